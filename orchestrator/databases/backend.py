@@ -1,0 +1,63 @@
+"""The seam between the fleet and one kind of database: everything that differs by dialect is behind `Backend`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Connection, Engine
+
+from orchestrator.outcomes import Failure
+from orchestrator.plans import Found
+from orchestrator.tenants import Target
+
+
+class Backend(Protocol):
+    """One kind of database. Every method is total over targets of that kind; none keeps state between calls."""
+
+    def create_engine(self, target: Target, *, read_only: bool = False) -> Engine:
+        """An engine for the target's database with at most one pooled connection.
+
+        Its errors hide parameters. A read-only engine writes nothing and creates nothing (no SQLite file either).
+        """
+
+    def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
+        """Make a fresh or warm connection the target's own, and leave it in no transaction.
+
+        Role, search path, timeouts and application name are set on this very connection; the dialect's default schema
+        is the target's. Raises `TargetAbsent` when the database or schema does not exist, `SchemaMismatch` when the
+        server answers with another schema than the target's.
+        """
+
+    def reset(self, connection: Connection, target: Target) -> None:
+        """Undo `prepare` by name, so that the connection can serve another schema of the same database."""
+
+    def try_lock(self, connection: Connection, target: Target) -> bool:
+        """Take the tenant lock on this connection without waiting; True when it is ours. Leaves no transaction."""
+
+    def unlock(self, connection: Connection, target: Target) -> bool:
+        """Release the tenant lock; False when it was not ours any more. Leaves no transaction."""
+
+    def configure_options(self, target: Target) -> dict[str, Any]:
+        """Keywords for Alembic's `context.configure` that this kind of database needs."""
+
+    def look(self, targets: Sequence[Target]) -> Iterator[Found]:
+        """The current heads of targets that live in one database, in as few round trips as it takes; read-only."""
+
+    def verify(self, connection: Connection, target: Target) -> Failure | None:
+        """What a finished migration may have left broken: an invalid index, a wrong schema."""
+
+    def classify(self, error: BaseException) -> Failure:
+        """A driver's or SQLAlchemy's exception as a failure: kind, code, first message line, advice; nothing secret."""
+
+    def provision(self, target: Target) -> None:
+        """Create the target's database, schema or file where it is missing."""
+
+    def places(self, url: URL, connect_args: dict[str, Any], *, schemas: bool) -> list[str]:
+        """Names of the schemas in one database, or of the databases on one server, the system's own left out."""
+
+    def offline_heading(self, target: Target) -> str:
+        """SQL or client commands that make a script of `--sql` land in the target."""
+
+    def identifier_problem(self, name: str) -> str | None:
+        """Why a name cannot be a database or schema here, None when it can."""

@@ -1,0 +1,84 @@
+"""What can go wrong for the whole command; what goes wrong for one target is an `Outcome`, not an exception."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Exit status of every command."""
+
+    OK = 0
+    FAILURES = 1
+    USAGE = 2
+    REFUSED = 3
+    PAUSED = 4
+    DUE = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class OrchestratorError(Exception):
+    """The command cannot go on; the message says what is wrong, where, and what to type next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+
+
+class UsageError(OrchestratorError):
+    """The command line, or the arguments of an API call, ask for something that makes no sense."""
+
+
+class SettingsError(OrchestratorError):
+    """A setting of the command line, the environment or `alembic.ini` is wrong or missing."""
+
+
+class ScriptsError(OrchestratorError):
+    """The revision scripts cannot be used: a missing file, a cycle, several heads, an unknown revision."""
+
+
+class EnvironmentError(OrchestratorError):  # noqa: A001 - Alembic's own word for env.py and its folder
+    """`env.py` asks for something that would be wrong for a fleet."""
+
+
+class Refused(OrchestratorError):  # noqa: N818 - a refusal is not a mistake of the program
+    """Nothing is wrong, but going on would be unsafe; the message names the flag that allows it."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
+
+
+class LedgerError(OrchestratorError):
+    """The ledger cannot be opened, read or written."""
+
+
+class TargetsFailed(OrchestratorError):  # noqa: N818 - named for what it reports
+    """Some targets of a run did not get where they should; raised by `Report.raise_for_failures` only."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURES
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Problem:
+    """One mistake in a file that the user wrote."""
+
+    #: `tenants.yaml:12:5`, or the file alone where no line is known
+    place: str
+    #: what is wrong, with the offending name quoted in backticks
+    text: str
+    #: what to do about it
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.place}: {self.text}{remedy}"
+
+
+class RegistryError(OrchestratorError):
+    """`tenants.yaml` or one of its sources is wrong; carries every problem that was found, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,151 @@
+"""The frozen, printable decision of what will be done to whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.outcomes import Failure, Outcome
+from orchestrator.tenants import Target
+
+PLAN_FORMAT = "orchestrate.plan/1"
+
+
+class Command(enum.StrEnum):
+    """What a run does to its targets."""
+
+    UPGRADE = "upgrade"
+    DOWNGRADE = "downgrade"
+    STAMP = "stamp"
+
+
+class Condition(enum.StrEnum):
+    """What a look at a target's version table found."""
+
+    #: the version table has at least one row
+    VERSIONED = "versioned"
+    #: neither a version row nor any table of the tenant's
+    EMPTY = "empty"
+    #: tables, but no version row
+    UNVERSIONED = "unversioned"
+    #: the database, schema or file does not exist
+    ABSENT = "absent"
+    #: could not be read; `Found.failure` says why
+    UNREACHABLE = "unreachable"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a look at one target found, before anything is planned."""
+
+    target: Target
+    condition: Condition
+    #: rows of the version table, sorted
+    heads: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Bring one target to one revision. Plain values without secrets: the executor knows the target by its name."""
+
+    target: str
+    tenant: str
+    database: str | None = None
+    schema: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    server: str
+    #: section of alembic.ini
+    section: str = "alembic"
+    command: Command
+    #: heads found when planning
+    found: tuple[str, ...]
+    #: concrete revision ids, never `head`
+    wanted: tuple[str, ...]
+    #: revisions that will run, in order
+    path: tuple[str, ...]
+    wave: str
+    #: names of targets that must be done first
+    after: tuple[str, ...] = ()
+    #: create the database or schema first
+    provision: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        data = dataclasses.asdict(self)
+        return {**data, "labels": dict(self.labels), "command": self.command.value}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Jobs that may run side by side; waves run in order."""
+
+    name: str
+    jobs: tuple[Job, ...]
+    #: jobs in flight at once
+    concurrency: int
+    #: the wave halts the run when its failures exceed this; None lifts it
+    max_failures: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will do: waves of jobs, and the targets for which nothing is to be done."""
+
+    project: str
+    environment: str
+    command: Command
+    #: what was asked for: `head`, `heads`, `+1`, an id
+    asked: str
+    #: concrete heads wanted, of all chains
+    revision: tuple[str, ...]
+    strategy: str
+    waves: tuple[Wave, ...]
+    #: outcomes known without running anything: unchanged, skipped, not provisioned, unreachable
+    settled: tuple[Outcome, ...] = ()
+    #: the run halts when its failures exceed this; None lifts it
+    max_failures: int | None = 0
+    #: most jobs in flight on each server; `*` for a server that is not named
+    server_caps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    #: targets ahead of the code do not make the run fail
+    allow_ahead: bool = False
+
+    @property
+    def jobs(self) -> Iterator[Job]:
+        """All jobs, wave by wave."""
+        return (job for wave in self.waves for job in wave.jobs)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that the plan decides; equal plans have equal digests."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan format `orchestrate.plan/1`, without its digest."""
+        return {
+            "format": PLAN_FORMAT,
+            "project": self.project,
+            "environment": self.environment,
+            "command": self.command.value,
+            "asked": self.asked,
+            "revision": list(self.revision),
+            "strategy": self.strategy,
+            "max_failures": self.max_failures,
+            "server_caps": dict(self.server_caps),
+            "allow_ahead": self.allow_ahead,
+            "waves": [
+                {
+                    "name": wave.name,
+                    "concurrency": wave.concurrency,
+                    "max_failures": wave.max_failures,
+                    "jobs": [job.to_json() for job in wave.jobs],
+                }
+                for wave in self.waves
+            ],
+            "settled": [outcome.to_json() for outcome in self.settled],
+        }
