@@ -1,0 +1,203 @@
+"""Throwaway servers: started on a free loopback port in a temporary folder, stopped by their process id.
+
+Nothing of theirs is kept, so they are stopped at once rather than orderly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pymysql
+from sqlalchemy import URL
+
+from tests.services import binaries
+
+#: every character that a URL must escape and that `%` interpolation trips over; tests look for `hush` in outputs
+PASSWORD = "hush/pass@word%1"
+ADMINISTRATOR = "fleet_admin"
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[URL]:
+    """A PostgreSQL server, as the URL of its administrator."""
+    programs = binaries.postgres_folder()
+    user = binaries.unprivileged("postgres")
+    with _folder("postgres", user) as folder:
+        secret = folder / "secret"
+        _write(secret, PASSWORD, user)
+        initdb = [programs / "initdb", "-D", folder / "data", "-U", ADMINISTRATOR, f"--pwfile={secret}"]
+        initdb += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        _run(initdb, folder, user)
+        port = _free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "max_connections": 200,
+            "max_locks_per_transaction": 256,
+            "shared_buffers": "64MB",
+            "log_min_messages": "fatal",
+        }
+        flags = [flag for key, value in settings.items() for flag in ("-c", f"{key}={value}")]
+        url = URL.create("postgresql+psycopg", ADMINISTRATOR, PASSWORD, "127.0.0.1", port, "postgres")
+        with _served([programs / "postgres", "-D", folder / "data", *flags], folder, user, signal.SIGQUIT) as process:
+            _wait(process, folder, lambda: connect_postgres(url).close())
+            yield url
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[URL]:
+    """A MariaDB server, as the URL of its administrator."""
+    server = binaries.mariadb_server()
+    scripts = binaries.mariadb_scripts(server)
+    user = binaries.unprivileged("mysql")
+    with _folder("mariadb", user) as folder:
+        data = folder / "data"
+        data.mkdir()
+        if user:
+            shutil.chown(data, user)
+        system = "".join(script.read_text() + "\n" for script in scripts)
+        _run(
+            [server, "--no-defaults", "--bootstrap", f"--datadir={data}", "--skip-name-resolve"],
+            folder,
+            user,
+            text=f"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n{system}",
+        )
+        start = folder / "start.sql"
+        account = f"'{ADMINISTRATOR}'@'%'"
+        _write(
+            start,
+            f"CREATE USER {account} IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n",
+            user,
+        )
+        port = _free_port()
+        flags = [f"--datadir={data}", f"--init-file={start}", "--bind-address=127.0.0.1", f"--port={port}"]
+        flags += ["--socket=server.sock", "--pid-file=server.pid", "--skip-name-resolve", "--max-connections=200"]
+        flags += ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-doublewrite=0"]
+        flags += ["--character-set-server=utf8mb4", "--skip-log-bin"]
+        url = URL.create("mysql+pymysql", ADMINISTRATOR, PASSWORD, "127.0.0.1", port, "mysql")
+        with _served([server, "--no-defaults", *flags], folder, user, signal.SIGKILL) as process:
+            _wait(process, folder, lambda: connect_mariadb(url).close())
+            yield url
+
+
+def connect_postgres(url: URL, *, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+    """A raw connection in autocommit mode."""
+    return psycopg.connect(
+        host=url.host,
+        port=url.port or 5432,
+        user=url.username,
+        password=url.password,
+        dbname=database or url.database or "postgres",
+        autocommit=True,
+        connect_timeout=10,
+    )
+
+
+def connect_mariadb(url: URL, *, database: str | None = None) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    """A raw connection in autocommit mode."""
+    return pymysql.connect(
+        host=url.host or "127.0.0.1",
+        port=url.port or 3306,
+        user=url.username,
+        password=url.password or "",
+        database=database or url.database or None,
+        autocommit=True,
+        connect_timeout=10,
+    )
+
+
+@contextlib.contextmanager
+def _folder(kind: str, user: str | None) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"orchestrate-{kind}-"))
+    if user:
+        shutil.chown(folder, user)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, text: str, user: str | None) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    if user:
+        shutil.chown(path, user)
+
+
+def _run(command: Sequence[str | Path], folder: Path, user: str | None, text: str = "") -> None:
+    done = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, check=False, **_as(user))
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+@contextlib.contextmanager
+def _served(
+    command: Sequence[str | Path], folder: Path, user: str | None, stop: signal.Signals
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **_as(user)
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _as(user: str | None) -> dict[str, object]:
+    return {"user": user, "group": _group(user), "extra_groups": []} if user else {}
+
+
+def _group(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path, connect: Callable[[], None], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return connect()
+        except (psycopg.OperationalError, pymysql.err.OperationalError) as error:
+            if process.poll() is not None or time.monotonic() > end:
+                log = (folder / "log").read_text(errors="replace")[-4000:]
+                raise RuntimeError(f"the server did not start ({error}); its log ends with:\n{log}") from error
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
