@@ -67,7 +67,7 @@ class JobFinished:
 class RunHalted:
     """Nothing new starts; what is in flight ends."""
 
-    #: `budget`, `interrupted` or `run_level`
+    #: `budget`, `interrupted`, `run_level` or `ledger`
     cause: str
     text: str
     in_flight: int

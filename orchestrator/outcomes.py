@@ -188,7 +188,7 @@ class WaveSummary:
     """How one wave ended."""
 
     name: str
-    #: `succeeded`, `failed`, `halted`, `interrupted` or `not_started`
+    #: `succeeded`, `failed`, `deferred`, `halted`, `interrupted` or `not_started`
     status: str
     counts: Mapping[str, int]
     gate: Mapping[str, Any] | None = None

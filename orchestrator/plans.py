@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.outcomes import Failure, Outcome
+from orchestrator.outcomes import Failure, Outcome, Status
 from orchestrator.tenants import Target
 
 PLAN_FORMAT = "orchestrate.plan/1"
@@ -50,6 +50,18 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way from some heads to others."""
+
+    #: revisions to run, in order
+    path: tuple[str, ...]
+    #: rows of the version table at the end, sorted
+    wanted: tuple[str, ...]
+    #: nothing to run because the target is further than what was wanted
+    past: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Bring one target to one revision. Plain values without secrets: the executor knows the target by its name."""
 
@@ -78,6 +90,11 @@ class Job:
         """As in a plan."""
         data = dataclasses.asdict(self)
         return {**data, "labels": dict(self.labels), "command": self.command.value}
+
+    def outcome(self, status: Status, **fields: Any) -> Outcome:
+        """What happened to this job: the job's own fields, the status, and whatever else is known."""
+        same = ("target", "tenant", "database", "schema", "labels", "server", "wave", "found", "wanted")
+        return Outcome(**{**{name: getattr(self, name) for name in same}, "status": status, **fields})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
