@@ -1,0 +1,12 @@
+"""Drives a plan: waves in order, bounded submission, dependencies, budgets, halting.
+
+Knows no Alembic, no SQL and no YAML; whatever runs a job is behind one callable that returns a future.
+"""
+
+from __future__ import annotations
+
+from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames
+from orchestrator.rollout.driving import execute
+from orchestrator.rollout.signals import StopCause, StopSignal
+
+__all__ = ["Conclusion", "HaltCause", "StopCause", "StopSignal", "WaveStatus", "blames", "execute"]

@@ -1,0 +1,115 @@
+"""What a run and its waves come to: status and exit code, from the outcomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Collection, Mapping, Sequence
+
+from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.outcomes import FAILING, Outcome, Reason, RunStatus, Status, WaveSummary, count
+from orchestrator.plans import Plan
+from orchestrator.rollout.signals import StopCause
+
+#: reasons for leaving a target alone that leave nothing to be done about it
+HARMLESS = frozenset({"at_head", "past", "quarantined", "suspended", "concurrent"})
+AHEAD = "unknown_revision"
+
+
+class HaltCause(enum.StrEnum):
+    """Why a run starts nothing more."""
+
+    BUDGET = "budget"
+    #: every target would fail alike, or no job can be run at all
+    RUN_LEVEL = "run_level"
+    INTERRUPTED = "interrupted"
+    LEDGER = "ledger"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """Why nothing more was started, for tools and for people."""
+
+    cause: HaltCause
+    text: str
+
+    @property
+    def reason(self) -> Reason:
+        """What the jobs that never started are told."""
+        return Reason(code="interrupted" if self.cause is HaltCause.INTERRUPTED else "halted", text=self.text)
+
+
+class WaveStatus(enum.StrEnum):
+    """How a wave ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEFERRED = "deferred"
+    HALTED = "halted"
+    INTERRUPTED = "interrupted"
+    NOT_STARTED = "not_started"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """How a run ended; given on every path, also when the ledger failed on the way."""
+
+    status: RunStatus
+    exit_code: ExitCode
+    #: one for each target: jobs wave by wave, then what the plan had settled
+    outcomes: tuple[Outcome, ...]
+    waves: tuple[WaveSummary, ...]
+    #: what stopped the run from outside the jobs: the ledger could not be written, or no worker can start
+    error: OrchestratorError | None = None
+
+
+def blames(outcome: Outcome, *, allow_ahead: bool = False) -> bool:
+    """Whether this outcome alone makes a run end with exit code 1."""
+    if outcome.status is Status.SKIPPED:
+        code = outcome.reason.code if outcome.reason else None
+        return code not in HARMLESS and not (allow_ahead and code == AHEAD)
+    return outcome.status in FAILING or outcome.status in {Status.NOT_PROVISIONED, Status.NOT_STARTED}
+
+
+def conclude(
+    plan: Plan,
+    finished: Mapping[str, Outcome],
+    *,
+    begun: Collection[str],
+    interrupted: StopCause | None,
+    error: OrchestratorError | None,
+) -> Conclusion:
+    """Sum up a run; `finished` has an outcome for each job, `begun` names the waves that were reached."""
+    outcomes = (*(finished[job.target] for job in plan.jobs), *plan.settled)
+    status, exit_code = _ending(outcomes, plan, interrupted, error)
+    waves = []
+    for wave in plan.waves:
+        own = [finished[job.target] for job in wave.jobs]
+        how = _wave_status(own, plan, interrupted) if wave.name in begun else WaveStatus.NOT_STARTED
+        waves.append(WaveSummary(name=wave.name, status=how.value, counts=count(own)))
+    return Conclusion(status=status, exit_code=exit_code, outcomes=outcomes, waves=tuple(waves), error=error)
+
+
+def _ending(
+    outcomes: Sequence[Outcome], plan: Plan, interrupted: StopCause | None, error: OrchestratorError | None
+) -> tuple[RunStatus, ExitCode]:
+    statuses = {outcome.status for outcome in outcomes}
+    # A drain that found nothing left to start has changed nothing: such a run ends like any other.
+    if interrupted and not error and statuses & {Status.NOT_STARTED, Status.LOST}:
+        return RunStatus.INTERRUPTED, interrupted.exit_code
+    if error or Status.NOT_STARTED in statuses:
+        return RunStatus.HALTED, ExitCode.FAILURES
+    if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
+        return RunStatus.FAILED, ExitCode.FAILURES
+    if Status.DEFERRED in statuses:
+        return RunStatus.PAUSED, ExitCode.PAUSED
+    return RunStatus.SUCCEEDED, ExitCode.OK
+
+
+def _wave_status(outcomes: Sequence[Outcome], plan: Plan, interrupted: StopCause | None) -> WaveStatus:
+    statuses = {outcome.status for outcome in outcomes}
+    if Status.NOT_STARTED in statuses:
+        return WaveStatus.INTERRUPTED if interrupted else WaveStatus.HALTED
+    if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
+        return WaveStatus.FAILED
+    return WaveStatus.DEFERRED if Status.DEFERRED in statuses else WaveStatus.SUCCEEDED

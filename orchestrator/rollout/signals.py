@@ -1,0 +1,65 @@
+"""How a run is asked to stop."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from orchestrator.errors import ExitCode
+
+
+class StopCause(enum.StrEnum):
+    """Who asked a run to stop."""
+
+    #: Ctrl-C
+    INTERRUPTED = "interrupted"
+    #: SIGTERM
+    TERMINATED = "terminated"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """130 or 143, as shells say it."""
+        return ExitCode.INTERRUPTED if self is StopCause.INTERRUPTED else ExitCode.TERMINATED
+
+
+class StopSignal:
+    """Asks a run to stop, from a signal handler or from any thread; it takes no lock, so a handler may call it.
+
+    `drain` lets jobs in flight finish and starts no more; `now` cancels those in flight as well. `request` is for
+    signal handlers: the first call drains, the next one stops at once.
+    """
+
+    def __init__(self) -> None:
+        #: who asked first, None while nobody has
+        self.cause: StopCause | None = None
+        #: whether jobs in flight are to be cancelled
+        self.immediate = False
+        self._wakes: list[Callable[[], None]] = []
+
+    def drain(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
+        """Start nothing more; the first cause counts."""
+        self.cause = self.cause or cause
+        self._wake()
+
+    def now(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
+        """Start nothing more and cancel what is in flight."""
+        self.cause = self.cause or cause
+        self.immediate = True
+        self._wake()
+
+    def request(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
+        """Drain at the first call, stop at once at the second."""
+        if self.cause is None:
+            self.drain(cause)
+        else:
+            self.now(cause)
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever somebody asks; at once when somebody has already."""
+        self._wakes.append(wake)
+        if self.cause is not None:
+            wake()
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake()
