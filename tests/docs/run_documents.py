@@ -1,0 +1,78 @@
+"""`python -m tests.docs.run_documents [FILE…]`: run the shell blocks of documents, as a reader would, in a scratch place.
+
+README.md runs beside a copy of the repository's own fleet. Every document below docs/ that starts with the comment
+`<!-- run by CI -->` starts in an empty folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.docs.documents import ROOT, Shell, blocks, paths, shells
+
+MARK = "<!-- run by CI -->"
+#: what .ci/run does by itself
+ELSEWHERE = ("make demo", "make test", "make check", ".ci/run")
+
+
+def main(names: list[str]) -> int:
+    """Run the documents named, else all that say so."""
+    chosen = [Path(name).resolve() for name in names] or [path for path in paths() if _is_run(path)]
+    if not chosen:
+        print("no document says that it is to be run", file=sys.stderr)
+        return 1
+    return max(_run(path) for path in chosen)
+
+
+def _is_run(path: Path) -> bool:
+    return path.name == "README.md" or path.read_text().lstrip().startswith(MARK)
+
+
+def _run(path: Path) -> int:
+    done = 0
+    with tempfile.TemporaryDirectory(prefix="orchestrate-document-") as scratch:
+        folder = Path(scratch)
+        if path.name == "README.md":
+            _copy_fleet(folder)
+        for block in blocks(path.read_text()):
+            if block.directive == "file":
+                _write(folder / block.argument, block.text)
+            for shell in shells(block):
+                if not _passes(shell, folder, path):
+                    return 1
+                done += 1
+    print(f"{path.relative_to(ROOT)}: {done} blocks or commands ran as written")
+    return 0
+
+
+def _copy_fleet(folder: Path) -> None:
+    for name in ("tenants.yaml", "alembic.ini"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "alembic", folder / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _passes(shell: Shell, folder: Path, path: Path) -> bool:
+    if shell.text.strip().startswith(ELSEWHERE):
+        return True
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    print(f"$ {shell.text.strip()}", flush=True)
+    script = ["bash", "-euo", "pipefail", "-c", shell.text]
+    done = subprocess.run(script, cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != shell.exit_status:
+        print(f"{path}: ended with {done.returncode}, expected {shell.exit_status}: {shell.text}", file=sys.stderr)
+    return done.returncode == shell.exit_status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
