@@ -1,0 +1,26 @@
+"""Consent before anything is written: a question on a terminal, a flag without one, a name where it is protected."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import terminals
+from orchestrator.errors import Refused, UsageError
+
+
+def environment(given: str | None, *, name: str, protected: bool) -> None:
+    """Refuse a write to a protected environment that was not named, and to any that was named wrongly."""
+    if given is None and protected:
+        raise Refused(f"the environment `{name}` is protected: pass --confirm {name} if that is the one you mean")
+    if given is not None and given != name:
+        raise Refused(f"--confirm {given}: these tenants are in `{name}`; nothing was written")
+
+
+def consent(question: str, *, yes: bool) -> None:
+    """Ask, unless `--yes` has answered; without a terminal there is nobody to ask."""
+    if yes:
+        return
+    if not terminals.is_interactive():
+        raise UsageError(f"{question}: there is no terminal to ask on; pass --yes to say so")
+    if not click.confirm(f"{terminals.visible(question)}?", default=False, err=True):
+        raise Refused("not confirmed; nothing was written")

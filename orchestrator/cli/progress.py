@@ -1,0 +1,188 @@
+"""How far a run is: one tally of its events, shown as plain lines or on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from orchestrator.cli import deferred, terminals
+from orchestrator.cli.terminals import Mood, Screen
+from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, RunStarted
+from orchestrator.outcomes import FAILING, Outcome
+
+SECONDS_BETWEEN_LINES = 10.0
+SHARE_BETWEEN_LINES = 0.01
+#: cause of a halt that the signal handler has announced already
+INTERRUPTED = "interrupted"
+#: failures told as they happen; the report has them all
+FAILURES_TOLD = 5
+
+
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """Numbers of the run so far."""
+
+    clock: Callable[[], float] = time.monotonic
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    began: float = 0.0
+
+    def take(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case RunStarted(plan=plan):
+                self.total, self.began = sum(1 for _ in plan.jobs), self.clock()
+            case JobStarted():
+                self.running += 1
+            case JobFinished(outcome=outcome):
+                self.done += 1
+                self.running = max(0, self.running - 1)
+                self.failed += outcome.status in FAILING
+            case _:
+                pass
+
+    @property
+    def not_started(self) -> int:
+        """Jobs that no worker has seen yet."""
+        return max(0, self.total - self.done - self.running)
+
+    @property
+    def rate(self) -> float:
+        """Jobs per second since the run began."""
+        elapsed = self.clock() - self.began
+        return self.done / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left at the rate so far, None before the first job is done."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+class Progress(Protocol):
+    """A listener that shows the run; `close` leaves the terminal as it was."""
+
+    tally: Tally
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+
+    def close(self) -> None:
+        """Take the display away."""
+
+
+class PlainProgress:
+    """A line every ten seconds or one percent, whichever comes later, and the first failures as they happen."""
+
+    def __init__(self, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
+        self.tally = Tally(clock=clock)
+        self._screen = screen
+        self._clock = clock
+        self._said_at = 0.0
+        self._said_done = 0
+
+    def __call__(self, event: Event) -> None:
+        """Write what is worth a line."""
+        self.tally.take(event)
+        match event:
+            case RunStarted():
+                self._said_at = self._clock()
+            case JobFinished(outcome=outcome) if outcome.status in FAILING:
+                tell_failure(outcome, self.tally.failed, lambda line: self._say(line, Mood.BAD))
+            case RunHalted(cause=cause) if cause != INTERRUPTED:
+                self._say(halted(event), Mood.WARNING)
+        if self._is_time():
+            self._say(progress_line(self.tally))
+
+    def close(self) -> None:
+        """Lines stay."""
+
+    def _is_time(self) -> bool:
+        enough = max(1, self.tally.total * SHARE_BETWEEN_LINES)
+        is_later = self._clock() - self._said_at >= SECONDS_BETWEEN_LINES
+        if not (is_later and self.tally.done - self._said_done >= enough):
+            return False
+        self._said_at, self._said_done = self._clock(), self.tally.done
+        return True
+
+    def _say(self, text: str, mood: Mood | None = None) -> None:
+        self._screen.say(f"{datetime.datetime.now():%H:%M:%S} {text}", mood)
+
+
+class SilentProgress:
+    """Counts and shows nothing."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def __call__(self, event: Event) -> None:
+        """Count."""
+        self.tally.take(event)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def progress_line(tally: Tally) -> str:
+    """`1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s`."""
+    parts = [f"{tally.done:,}/{tally.total:,} done", f"{tally.failed:,} failed", f"{tally.running:,} running"]
+    parts.append(f"{tally.rate:.0f}/s" if tally.rate >= 1 else f"{tally.rate * 60:.0f}/min")
+    if tally.seconds_left is not None:
+        parts.append(f"eta {duration(tally.seconds_left)}")
+    return "  ".join(parts)
+
+
+def tell_failure(outcome: Outcome, number: int, say: Callable[[str], None]) -> None:
+    """Say the first failures one by one, then once that there are more."""
+    if number <= FAILURES_TOLD:
+        say(f"{outcome.target} {outcome.status}: {_cause(outcome)}")
+    elif number == FAILURES_TOLD + 1:
+        say("more have failed; the report at the end has them all")
+
+
+def _cause(outcome: Outcome) -> str:
+    if outcome.failure is None:
+        return outcome.reason.text if outcome.reason else "no more is known"
+    failure = outcome.failure
+    where = f" at {failure.revision}" if failure.revision else ""
+    return " ".join(part for part in (failure.code, failure.type + where) if part) + f": {failure.message}"
+
+
+def halted(event: RunHalted) -> str:
+    """Why nothing new starts."""
+    return f"halted: {event.text}; {event.in_flight:,} running, {event.not_started:,} not started"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3m30s`, `2h05m`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@contextlib.contextmanager
+def shown(screen: Screen) -> Iterator[Progress]:
+    """The progress that fits where standard error goes, taken away at the end."""
+    progress = _fitting(screen)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _fitting(screen: Screen) -> Progress:
+    if screen.quiet:
+        return SilentProgress()
+    if terminals.can_redraw():
+        return deferred.display.TerminalProgress(no_color=screen.no_color)
+    return PlainProgress(screen)

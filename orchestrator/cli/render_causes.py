@@ -1,0 +1,129 @@
+"""Outcomes grouped by what they have in common: one paragraph per cause and never one per target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from orchestrator.cli.render import FIRST_NAMES, INDENT, counted, shortened, some, wrapped
+from orchestrator.cli.terminals import Line, Mood
+from orchestrator.outcomes import DONE, FAILING, Outcome, Status
+
+Item = TypeVar("Item")
+
+#: paragraphs of each sort; `-v` shows them all
+PARAGRAPHS = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How much to show, and how wide."""
+
+    width: int = 80
+    verbose: bool = False
+    #: the command line that started the run, where it is known
+    again: str | None = None
+
+    @property
+    def paragraphs(self) -> int:
+        """Paragraphs of each sort."""
+        return 1_000_000 if self.verbose else PARAGRAPHS
+
+    @property
+    def names(self) -> int:
+        """Names in each paragraph."""
+        return 1_000_000 if self.verbose else FIRST_NAMES
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
+    """Items of one key together, the largest group first."""
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def failure_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """What failed or was lost, by fingerprint."""
+    return grouped((outcome for outcome in outcomes if outcome.status in FAILING), _failure_key)
+
+
+def left_alone_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """What was skipped, deferred or not provisioned, by reason; what a halt kept from starting has only a number."""
+    quiet = DONE | FAILING | {Status.NOT_STARTED}
+    return grouped((outcome for outcome in outcomes if outcome.status not in quiet), _reason_key)
+
+
+def failure_paragraphs(groups: Sequence[Sequence[Outcome]], view: View) -> Iterator[list[Line]]:
+    """One paragraph per cause, and a line for the causes that have none."""
+    for group in groups[: view.paragraphs]:
+        yield [*_failure(group, view), *_names(group, view)]
+    yield list(_left_out(groups, view, "cause"))
+
+
+def left_alone_paragraph(groups: Sequence[Sequence[Outcome]], view: View) -> list[Line]:
+    """All reasons in one paragraph."""
+    lines = [line for group in groups[: view.paragraphs] for line in _reason(group, view)]
+    return [*lines, *_left_out(groups, view, "reason")]
+
+
+def _failure_key(outcome: Outcome) -> tuple[str | None, ...]:
+    failure = outcome.failure
+    if failure is None:
+        return (outcome.status.value,)
+    if failure.fingerprint:
+        return (outcome.status.value, failure.fingerprint)
+    return (outcome.status.value, failure.code, failure.type, failure.message)
+
+
+def _reason_key(outcome: Outcome) -> tuple[str | None, ...]:
+    return (outcome.status.value, outcome.reason.code if outcome.reason else None)
+
+
+def _failure(group: Sequence[Outcome], view: View) -> Iterator[Line]:
+    first = group[0]
+    failure = first.failure
+    if failure is None:
+        text = first.reason.text if first.reason else "the worker died; the next run reads the version first"
+        yield Line(f"{len(group):,} {first.status.value}", Mood.BAD)
+        yield from wrapped(text, view.width)
+        return
+    cause = " ".join(part for part in (failure.code, failure.type) if part)
+    where = f" in revision {failure.revision}" if failure.revision else ""
+    yield Line(f"{len(group):,} {first.status.value}: {cause}{where}", Mood.BAD)
+    yield from wrapped(shortened(failure.message, 2 * view.width), view.width)
+    if failure.statement:
+        yield from wrapped(shortened(failure.statement), view.width, mood=Mood.FAINT)
+    if failure.advice:
+        yield from wrapped(f"-> {failure.advice}", view.width)
+
+
+def _reason(group: Sequence[Outcome], view: View) -> Iterator[Line]:
+    head = f"{len(group):,} {group[0].status.value.replace('_', ' ')}"
+    reasons = [outcome.reason for outcome in group if outcome.reason]
+    if not reasons:
+        yield Line(head, Mood.WARNING)
+        yield from _names(group, view)
+        return
+    head = f"{head}, {reasons[0].code.replace('_', ' ')}"
+    if len({reason.text for reason in reasons}) == 1:
+        yield from wrapped(f"{head}: {reasons[0].text}", view.width, indent="", mood=Mood.WARNING)
+        yield from _names(group, view)
+        return
+    yield Line(f"{head}:", Mood.WARNING)
+    for outcome in group[: view.names]:
+        yield from wrapped(f"{outcome.target}: {outcome.reason.text if outcome.reason else ''}", view.width)
+    if len(group) > view.names:
+        yield Line(f"{INDENT}and {len(group) - view.names:,} more")
+
+
+def _names(group: Sequence[Outcome], view: View) -> Iterator[Line]:
+    return wrapped(some([outcome.target for outcome in group], view.names), view.width)
+
+
+def _left_out(groups: Sequence[Sequence[Outcome]], view: View, noun: str) -> Iterator[Line]:
+    rest = groups[view.paragraphs :]
+    if rest:
+        targets = counted(sum(map(len, rest)), "target")
+        yield Line(f"{counted(len(rest), 'other ' + noun)} for {targets}; -v shows them", Mood.FAINT)

@@ -1,0 +1,185 @@
+"""What `upgrade`, `downgrade` and `stamp` share: plan, ask, run with progress, report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli import confirm, deferred, documents, progress, render_plan, signals, suggestions
+from orchestrator.cli import options as shared
+from orchestrator.cli.options import Common, Format, Planning, Running, Targeting
+from orchestrator.cli.render_causes import View
+from orchestrator.cli.render_report import report_lines
+from orchestrator.errors import ExitCode
+from orchestrator.events import Event, JobFinished, Listener, RunFinished, RunStarted, event_json
+from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
+from orchestrator.redaction import scrub
+
+if TYPE_CHECKING:
+    from orchestrator.plans import Command, Plan
+    from orchestrator.project import Project
+
+LATEST_RUNS = 20
+LONGEST_COMMAND = 200
+
+
+def roll(
+    command: Command,
+    revision: str,
+    *,
+    targeting: Targeting,
+    planning: Planning,
+    running: Running,
+    question: str | None = None,
+) -> None:
+    """Do the whole command and exit with its code; `question` is asked, with the counts, where work is removed."""
+    common = shared.current()
+    targeting.demand(command.value)
+    arguments = planning.arguments()
+    project = shared.open_project(common)
+    if not running.dry_run:
+        confirm.environment(running.confirm, name=project.registry.environment, protected=project.registry.protected)
+    plan = project.plan(revision, command=command, selection=targeting.selection(project), **arguments)
+    if running.dry_run:
+        show_plan(common, plan)
+        return
+    if question is not None and any(plan.jobs):
+        confirm.consent(_with_counts(question, plan), yes=running.yes)
+    report = run(project, plan, common=common, executor=running.executor)
+    _remember(project)
+    click.get_current_context().exit(report.exit_code)
+
+
+def show_plan(common: Common, plan: Plan) -> None:
+    """Answer with the plan."""
+    jobs = [{"type": "Job", **job.to_json()} for job in plan.jobs]
+    settled = [{"type": "Settled", **outcome.to_json()} for outcome in plan.settled]
+    documents.answer(
+        common,
+        document={**plan.to_json(), "digest": plan.digest},
+        rows=[*jobs, *settled],
+        lines=render_plan.plan_lines(plan, view(common)),
+    )
+
+
+def view(common: Common, again: str | None = None) -> View:
+    """How much to show on this terminal."""
+    return View(width=common.screen.width, verbose=common.verbose, again=again)
+
+
+def run(project: Project, plan: Plan, *, common: Common, executor: str) -> Report:
+    """Run the plan, show how it goes, and write the report on every way out."""
+    stop = deferred.rollout.StopSignal()
+    record = _Record()
+    with _reported(common, record), progress.shown(common.screen) as shown:
+        listeners: list[Listener] = [record, shown]
+        if common.output is Format.JSONL:
+            listeners.append(_json_lines(common))
+        with signals.draining(stop, shown.tally, quiet=common.quiet):
+            report = project.run(plan, listeners=tuple(listeners), executor=executor, stop=stop)
+        record.report = report
+    return report
+
+
+class _Record:
+    """Keeps what the events say, so that there is a report even when the run ends in an exception."""
+
+    def __init__(self) -> None:
+        self.report: Report | None = None
+        self._started: RunStarted | None = None
+        self._started_at = datetime.datetime.now(datetime.UTC)
+        self._outcomes: dict[str, Outcome] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._started, self._started_at = event, datetime.datetime.now(datetime.UTC)
+            case JobFinished(outcome=outcome):
+                self._outcomes[outcome.target] = outcome
+            case RunFinished(report=report):
+                self.report = report
+            case _:
+                pass
+
+    def broken(self, operator: str = "") -> Report | None:
+        """What is known of a run that nobody concluded; None when it never began."""
+        if self._started is None:
+            return None
+        plan = self._started.plan
+        reason = Reason(code="halted", text="the command ended before its turn")
+        rest = (job.outcome(Status.NOT_STARTED, reason=reason) for job in plan.jobs if job.target not in self._outcomes)
+        return Report(
+            run=self._started.run,
+            command=plan.command.value,
+            revision=plan.revision,
+            project=plan.project,
+            environment=plan.environment,
+            operator=operator,
+            strategy=plan.strategy,
+            plan_digest=plan.digest,
+            status=RunStatus.INTERRUPTED,
+            exit_code=ExitCode.INTERNAL,
+            started_at=self._started_at,
+            duration_s=(datetime.datetime.now(datetime.UTC) - self._started_at).total_seconds(),
+            outcomes=(*self._outcomes.values(), *rest, *plan.settled),
+        )
+
+
+@contextlib.contextmanager
+def _reported(common: Common, record: _Record) -> Iterator[None]:
+    """Answer with the report when the run ends, however it ends."""
+    try:
+        yield
+    finally:
+        report = record.report or record.broken()
+        if report is not None:
+            documents.answer(
+                common,
+                document=report.to_json(),
+                rows=(),
+                lines=report_lines(report, view(common, again=_typed())),
+            )
+
+
+def _json_lines(common: Common) -> Callable[[Event], None]:
+    """A listener that streams events; a reader that went away does not stop the run."""
+    gone = False
+
+    def stream(event: Event) -> None:
+        nonlocal gone
+        if gone:
+            return
+        try:
+            common.screen.raw(documents.json_line(event_json(event)))
+        except BrokenPipeError:
+            gone = True
+
+    return stream
+
+
+def _with_counts(question: str, plan: Plan) -> str:
+    jobs = sum(1 for _ in plan.jobs)
+    place = " ".join(part for part in (plan.project, plan.environment) if part)
+    return f"{question} {jobs:,} of {jobs + len(plan.settled):,} targets in {place}"
+
+
+def _typed() -> str | None:
+    """The command line as it was typed, where `orchestrate` was; a long one is not worth repeating."""
+    if not sys.argv[0].endswith("orchestrate"):
+        return None
+    typed = scrub(shlex.join(["orchestrate", *sys.argv[1:]]))
+    return typed if len(typed) <= LONGEST_COMMAND else None
+
+
+def _remember(project: Project) -> None:
+    suggestions.remember(
+        project.settings.root,
+        tenants=(target.tenant.name for target in project.registry.targets),
+        runs=[run.id for run in project.ledger.runs(limit=LATEST_RUNS)],
+    )

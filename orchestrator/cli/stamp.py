@@ -1,0 +1,29 @@
+"""`orchestrate stamp`."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import deferred, options, rolling
+from orchestrator.cli.groups import Command
+
+
+@click.command("stamp", cls=Command, short_help="Record a revision without running it.")
+@options.revision_argument()
+@options.targeting
+@options.planning
+@options.running
+@options.common
+def command(revision: str, targeting: options.Targeting, planning: options.Planning, running: options.Running) -> None:
+    """Record that targets are at REVISION, without running anything.
+
+    For tables that exist already, made by other means. It asks first; without a terminal it needs --yes.
+    """
+    rolling.roll(
+        deferred.plans.Command.STAMP,
+        revision,
+        targeting=targeting,
+        planning=planning,
+        running=running,
+        question=f"stamp {revision} on",
+    )

@@ -1,0 +1,32 @@
+"""`orchestrate status`."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import documents, options, rolling
+from orchestrator.cli.groups import Command
+from orchestrator.cli.render_status import status_lines
+from orchestrator.errors import ExitCode
+
+
+@click.command("status", cls=Command, short_help="Show who is at which revision.")
+@options.targeting
+@options.option("--check", heading="Output", is_flag=True, help="Exit 5 unless every target is at head.")
+@options.common
+def command(targeting: options.Targeting, *, check: bool) -> None:
+    """Show who is at which revision, and write nothing.
+
+    Each distinct revision is shown once, with its number of targets and the odd ones by name; -v lists them all.
+    """
+    common = options.current()
+    project = options.open_project(common)
+    report = project.status(targeting.selection(project))
+    documents.answer(
+        common,
+        document=report.to_json(),
+        rows=(row.to_json() for row in report.rows),
+        lines=status_lines(report, rolling.view(common)),
+    )
+    if check and report.due:
+        click.get_current_context().exit(ExitCode.DUE)

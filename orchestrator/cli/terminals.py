@@ -1,0 +1,124 @@
+"""What reaches a terminal: lines of text with a mood, colour where it is wanted, control characters made visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import click
+
+#: width of text that goes to a file or a pipe
+PLAIN_WIDTH = 80
+MAX_WIDTH = 120
+
+
+class Mood(enum.Enum):
+    """What a line means to its reader; decides its colour."""
+
+    STRONG = "strong"
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+    FAINT = "faint"
+
+
+_STYLES: dict[Mood, dict[str, Any]] = {
+    Mood.STRONG: {"bold": True},
+    Mood.GOOD: {"fg": "green"},
+    Mood.WARNING: {"fg": "yellow"},
+    Mood.BAD: {"fg": "red"},
+    Mood.FAINT: {"dim": True},
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """One line of text, without colour and not yet fit for a terminal."""
+
+    text: str = ""
+    mood: Mood | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """Where a command writes: data to standard output, everything else to standard error."""
+
+    quiet: bool = False
+    no_color: bool = False
+
+    def data(self, lines: Iterable[Line]) -> None:
+        """Write what the command was asked for."""
+        self._write(lines, sys.stdout)
+
+    def raw(self, text: str) -> None:
+        """Write text that is meant for another program, as it is."""
+        click.echo(text)
+
+    def say(self, text: str, mood: Mood | None = None) -> None:
+        """Write a message, unless the user asked for silence."""
+        if not self.quiet:
+            self.complain(text, mood)
+
+    def complain(self, text: str, mood: Mood | None = None) -> None:
+        """Write a message that must not be lost."""
+        self._write((Line(line, mood) for line in text.split("\n")), sys.stderr)
+
+    @property
+    def width(self) -> int:
+        """Columns that text on standard output may fill."""
+        if not sys.stdout.isatty():
+            return PLAIN_WIDTH
+        return min(shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns, MAX_WIDTH)
+
+    def _write(self, lines: Iterable[Line], stream: TextIO) -> None:
+        color = wants_color(stream, no_color=self.no_color)
+        written = "\n".join(_rendered(line, stream, color=color) for line in lines)
+        if written:
+            click.echo(written, file=stream, color=color)
+
+
+def wants_color(stream: TextIO, *, no_color: bool = False) -> bool:
+    """Whether colour may go there: `--no-color` and NO_COLOR say no, FORCE_COLOR yes, else the terminal decides."""
+    if no_color or os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked: standard input is a terminal, and so is where the question would appear."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def visible(text: str) -> str:
+    """The text with control and direction-changing characters as escapes, so that a name cannot drive the terminal."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) if _is_hostile(character) else character for character in text)
+
+
+def _is_hostile(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _rendered(line: Line, stream: TextIO, *, color: bool) -> str:
+    text = visible(line.text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    return click.style(text, **_STYLES[line.mood]) if color and line.mood else text
+
+
+def can_redraw() -> bool:
+    """Whether standard error is a terminal that can draw over what it showed."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
