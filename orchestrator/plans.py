@@ -130,6 +130,8 @@ class Plan:
     server_caps: Mapping[str, int] = dataclasses.field(default_factory=dict)
     #: targets ahead of the code do not make the run fail
     allow_ahead: bool = False
+    #: what the operator should know before it runs; no part of the digest
+    notes: tuple[str, ...] = ()
 
     @property
     def jobs(self) -> Iterator[Job]:

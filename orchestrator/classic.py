@@ -1,0 +1,86 @@
+"""An env.py that knows nothing of fleets: it reads `sqlalchemy.url` and makes its own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, event
+
+from orchestrator import databases
+from orchestrator.environment import version_options
+from orchestrator.errors import EnvironmentError  # noqa: A004 - Alembic's word
+from orchestrator.tenants import Target
+
+
+def options(target: Target) -> dict[str, Any]:
+    """Keywords for `EnvironmentContext` that survive a `configure()` which does not name them."""
+    return {**databases.backend_of(target).configure_options(target), **version_options(target)}
+
+
+@contextmanager
+def prepared(config: Config, target: Target, application_name: str, *, writing: bool = True) -> Iterator[None]:
+    """While the body runs, `sqlalchemy.url` is the target's, and the first connection to it is made the target's own.
+
+    Raises `EnvironmentError` for a schema of a shared database: such an env.py cannot be held to one schema.
+    """
+    if target.schema is not None:
+        raise EnvironmentError(
+            f"{target.name}: this env.py makes its own connections and works for one database per tenant only; "
+            "run `orchestrate init` to adopt it for schemas"
+        )
+    own = _OwnConnection(target, application_name, writing=writing)
+    section = config.config_ini_section
+    before = config.file_config.get(section, "sqlalchemy.url", raw=True, fallback=None)
+    config.file_config.set(section, "sqlalchemy.url", _escaped_url(target))
+    event.listen(Engine, "engine_connect", own.take)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "engine_connect", own.take)
+        _restore(config, section, before)
+        own.release()
+
+
+class _OwnConnection:
+    """Puts the session settings and the tenant lock on the connection that a classic env.py makes."""
+
+    def __init__(self, target: Target, application_name: str, *, writing: bool) -> None:
+        self.target = target
+        self.application_name = application_name
+        self.engines: list[Engine] = []
+        self.writing = writing
+
+    def take(self, connection: Connection) -> None:
+        """Called for every connection of every engine in this process; only the target's first one is meant."""
+        if self.engines or not self._is_targets(connection):
+            return
+        self.engines.append(connection.engine)
+        backend = databases.backend_of(self.target)
+        backend.prepare(connection, self.target, self.application_name)
+        if self.writing:
+            databases.wait_for_lock(connection, self.target, self.target.timeouts.tenant_lock)
+
+    def release(self) -> None:
+        """End the session: that lets go of the lock, whether or not env.py closed its connection."""
+        for engine in self.engines:
+            engine.dispose()
+
+    def _is_targets(self, connection: Connection) -> bool:
+        url, own = connection.engine.url, self.target.url
+        return (url.host, url.port, url.database) == (own.host, own.port, own.database)
+
+
+def _escaped_url(target: Target) -> str:
+    """The whole URL for alembic.ini's interpolation; it is set past `set_main_option`, whose error would echo it."""
+    url = databases.with_password(target)
+    return url.render_as_string(hide_password=False).replace("%", "%%")
+
+
+def _restore(config: Config, section: str, before: str | None) -> None:
+    if before is None:
+        config.file_config.remove_option(section, "sqlalchemy.url")
+    else:
+        config.file_config.set(section, "sqlalchemy.url", before)

@@ -1,0 +1,127 @@
+"""`orchestrate doctor`: everything that a run needs, looked at without changing anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from orchestrator import ledger
+from orchestrator.errors import OrchestratorError
+from orchestrator.ledger import Ledger
+from orchestrator.plans import Condition, Found
+from orchestrator.registry import Registry
+from orchestrator.revisions import Scripts
+from orchestrator.settings import Settings
+from orchestrator.tenants import Target
+
+
+class Verdict(enum.StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+
+
+class Patient(Protocol):
+    """What of a project is looked at."""
+
+    settings: Settings
+
+    @property
+    def registry(self) -> Registry:
+        """All tenants."""
+
+    def scripts(self, section: str) -> Scripts:
+        """Revisions of a section."""
+
+    def ledger_if_any(self) -> Ledger | None:
+        """The ledger, if there is one."""
+
+    def look(self, targets: Sequence[Target]) -> list[Found]:
+        """Current heads."""
+
+    def shrinkage(self) -> str | None:
+        """What to say about a fleet that shrank."""
+
+
+def diagnose(project: Patient) -> list[Check]:
+    """All checks, in the order in which a run needs them; a later one is left out where an earlier one failed."""
+    checks = [_tried("tenants.yaml", lambda: _about_registry(project))]
+    if checks[-1].verdict is Verdict.FAILED:
+        return checks
+    for section in dict.fromkeys(target.section for target in project.registry.targets):
+        checks.append(_tried(f"revisions [{section}]", lambda section=section: _about_scripts(project, section)))
+    checks.append(_tried("ledger", lambda: _about_ledger(project)))
+    checks.append(_about_size(project))
+    checks.extend(_about_servers(project))
+    return checks
+
+
+def _tried(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except OrchestratorError as error:
+        return Check(name=name, verdict=Verdict.FAILED, text=str(error))
+
+
+def _about_registry(project: Patient) -> Check:
+    fleet = project.registry
+    text = f"{len(fleet.tenants):,} tenants, {len(fleet.targets):,} targets"
+    notes = "; ".join(fleet.notes)
+    return Check(name="tenants.yaml", verdict=Verdict.WARNING if notes else Verdict.OK, text=text, remedy=notes)
+
+
+def _about_scripts(project: Patient, section: str) -> Check:
+    scripts = project.scripts(section)
+    heads = ", ".join(scripts.heads) or "no revision yet"
+    if scripts.uses_environment:
+        return Check(name=f"revisions [{section}]", verdict=Verdict.OK, text=f"head {heads}")
+    return Check(
+        name=f"revisions [{section}]",
+        verdict=Verdict.WARNING,
+        text=f"head {heads}; env.py makes its own connections: one database per tenant only, no lock when run by hand",
+        remedy="`orchestrate init` shows the few lines to change",
+    )
+
+
+def _about_ledger(project: Patient) -> Check:
+    url = project.settings.ledger or project.registry.ledger
+    place = ledger.place(url)
+    book = project.ledger_if_any()
+    if book is None:
+        return Check(name="ledger", verdict=Verdict.OK, text=f"{place}: the first run will make it")
+    latest = next(iter(book.runs(limit=1)), None)
+    return Check(name="ledger", verdict=Verdict.OK, text=f"{place}: latest run {latest.id if latest else 'none'}")
+
+
+def _about_size(project: Patient) -> Check:
+    shrinkage = project.shrinkage()
+    if shrinkage is None:
+        return Check(name="fleet size", verdict=Verdict.OK, text="as in the last run, or larger")
+    return Check(name="fleet size", verdict=Verdict.WARNING, text=shrinkage)
+
+
+def _about_servers(project: Patient) -> Iterator[Check]:
+    """One target of each server: a fleet of thousands has few servers."""
+    first: dict[str, Target] = {}
+    for target in project.registry.targets:
+        first.setdefault(target.server, target)
+    for found in project.look(list(first.values())):
+        name = f"server {found.target.server}"
+        if found.condition is Condition.UNREACHABLE and found.failure is not None:
+            yield Check(name=name, verdict=Verdict.FAILED, text=found.failure.message, remedy=found.failure.advice)
+        else:
+            yield Check(name=name, verdict=Verdict.OK, text=f"{found.target.name} is {found.condition.value}")

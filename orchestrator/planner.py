@@ -1,0 +1,203 @@
+"""Targets, their heads and a strategy in; a frozen plan out. Pure: no Alembic, no SQL, no clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.errors import UsageError
+from orchestrator.outcomes import Outcome, Reason, Status
+from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
+from orchestrator.selectors import limited
+from orchestrator.strategy import AUTO_SERVER_CAP, Budget, Strategy
+from orchestrator.tenants import State, Target
+
+#: the one wave of a plan without waves
+ONLY_WAVE = "all"
+
+
+class Guide(Protocol):
+    """Knows the revision scripts of every target."""
+
+    def knows(self, target: Target, heads: tuple[str, ...]) -> bool:
+        """Whether the scripts have a file for each of these ids."""
+
+    def is_relative(self, target: Target, asked: str) -> bool:
+        """Whether the revision is counted from where a target is."""
+
+    def route(self, target: Target, command: Command, found: tuple[str, ...], asked: str) -> Route:
+        """The way from the heads that were found to what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the operator asked for."""
+
+    project: str
+    environment: str
+    command: Command
+    asked: str
+    today: datetime.date
+    strategy: Strategy
+    server_caps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    concurrency: int | None = None
+    max_failures: Budget | None = None
+    keep_going: bool = False
+    limit: str | None = None
+    #: create what is registered but absent
+    provision: bool = False
+    allow_ahead: bool = False
+    #: a relative revision may start from different places
+    each: bool = False
+
+
+def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
+    """Decide for each target whether there is a job, and settle it where there is none.
+
+    Raises `UsageError` for a relative revision over different starting points without `each`.
+    """
+    decided = [_decide(request, look, guide) for look in found]
+    jobs = [item for item in decided if isinstance(item, Job)]
+    _refuse_mixed_starts(request, found, jobs, guide)
+    if request.limit is not None:
+        due = {job.target for job in jobs}
+        chosen = limited([look.target for look in found if look.target.name in due], request.limit)
+        names = {target.name for target in chosen}
+        jobs = [job for job in jobs if job.target in names]
+    wanted = {head for item in decided for head in item.wanted or ()}
+    strategy = request.strategy
+    budget = request.max_failures or strategy.max_failures
+    wave = Wave(name=ONLY_WAVE, jobs=tuple(jobs), concurrency=request.concurrency or strategy.jobs_at_once())
+    return Plan(
+        project=request.project,
+        environment=request.environment,
+        command=request.command,
+        asked=request.asked,
+        revision=tuple(sorted(wanted)),
+        strategy=strategy.name,
+        waves=(wave,) if jobs else (),
+        settled=tuple(item for item in decided if isinstance(item, Outcome)),
+        max_failures=None if request.keep_going else budget.of(len(jobs)),
+        server_caps={"*": AUTO_SERVER_CAP, **request.server_caps},
+        allow_ahead=request.allow_ahead,
+        notes=_notes(strategy),
+    )
+
+
+def _notes(strategy: Strategy) -> tuple[str, ...]:
+    """A strategy must not be thought to protect more than it does."""
+    if not strategy.waves:
+        return ()
+    return (f"strategy {strategy.name}: its waves and gates do not act yet; all jobs run in one wave",)
+
+
+def _decide(request: Request, look: Found, guide: Guide) -> Job | Outcome:
+    """A job for a target that is due, an outcome for one that is not."""
+    settled = _settle_odd(request, look, guide)
+    if settled is not None:
+        return settled
+    route = guide.route(look.target, request.command, look.heads, request.asked)
+    if request.command is Command.STAMP and look.heads != route.wanted:
+        return _job(request, look, route)
+    if not route.path:
+        code, text = ("past", "is further than what was asked for") if route.past else ("at_head", "is there already")
+        return _outcome(look, Status.UNCHANGED, Reason(code=code, text=text), route)
+    return _job(request, look, route)
+
+
+def _settle_odd(request: Request, look: Found, guide: Guide) -> Outcome | None:
+    """The outcome of a target that cannot, or must not, have a job; None for an ordinary one."""
+    if not look.target.tenant.takes_part(request.today):
+        return _outcome(look, Status.SKIPPED, _state_reason(look.target))
+    if look.condition is Condition.UNREACHABLE:
+        return _unreachable(look)
+    if look.condition is Condition.ABSENT and not (request.provision and request.command is Command.UPGRADE):
+        return _outcome(look, Status.NOT_PROVISIONED, _absent_reason(look.target))
+    if request.command is Command.STAMP:
+        return None
+    if look.condition is Condition.UNVERSIONED:
+        text = "has tables but no version; `orchestrate stamp REVISION` says where it is"
+        return _outcome(look, Status.SKIPPED, Reason(code="unversioned", text=text))
+    if not guide.knows(look.target, look.heads):
+        text = f"is at {', '.join(look.heads)}, which these scripts do not have: it is ahead of this code, or not ours"
+        return _outcome(look, Status.SKIPPED, Reason(code="unknown_revision", text=text))
+    return None
+
+
+def _unreachable(look: Found) -> Outcome:
+    """The first target of a server that is down counts as failed; the others wait for the server."""
+    if look.failure is not None and look.failure.code == "server_down":
+        return _outcome(look, Status.DEFERRED, Reason(code="server_down", text=look.failure.message))
+    outcome = _outcome(look, Status.FAILED, Reason(code="unreachable", text="could not be read; nothing was done"))
+    return dataclasses.replace(outcome, failure=look.failure)
+
+
+def _state_reason(target: Target) -> Reason:
+    tenant = target.tenant
+    words = [tenant.reason or "no reason given"]
+    if tenant.owner:
+        words.append(f"owner {tenant.owner}")
+    if tenant.until:
+        words.append(f"until {tenant.until.isoformat()}")
+    state = State.SUSPENDED if tenant.state is State.SUSPENDED else State.QUARANTINED
+    return Reason(code=state.value, text=", ".join(words))
+
+
+def _absent_reason(target: Target) -> Reason:
+    what = "schema" if target.schema else "database"
+    return Reason(code="absent", text=f"{target.location}: the {what} does not exist; `upgrade --provision` creates it")
+
+
+def _outcome(look: Found, status: Status, reason: Reason, route: Route | None = None) -> Outcome:
+    target = look.target
+    known = look.condition in (Condition.VERSIONED, Condition.EMPTY, Condition.UNVERSIONED)
+    return Outcome(
+        target=target.name,
+        tenant=target.tenant.name,
+        database=target.database,
+        schema=target.schema,
+        labels=dict(target.labels),
+        server=target.server,
+        status=status,
+        found=look.heads if known else None,
+        wanted=route.wanted if route else None,
+        at=look.heads if known else None,
+        reason=reason,
+    )
+
+
+def _job(request: Request, look: Found, route: Route) -> Job:
+    target = look.target
+    return Job(
+        target=target.name,
+        tenant=target.tenant.name,
+        database=target.database,
+        schema=target.schema,
+        labels=dict(target.labels),
+        server=target.server,
+        section=target.section,
+        command=request.command,
+        found=look.heads,
+        wanted=route.wanted,
+        path=route.path,
+        wave=ONLY_WAVE,
+        after=target.after,
+        provision=look.condition is Condition.ABSENT,
+    )
+
+
+def _refuse_mixed_starts(request: Request, found: Sequence[Found], jobs: Sequence[Job], guide: Guide) -> None:
+    """A relative step over targets that stand at different revisions would spread the fleet further."""
+    relative = {look.target.name for look in found if guide.is_relative(look.target, request.asked)}
+    starts: dict[str, set[tuple[str, ...]]] = {}
+    for job in jobs:
+        if job.target in relative:
+            starts.setdefault(job.section, set()).add(job.found)
+    mixed = max((len(heads) for heads in starts.values()), default=0)
+    if mixed > 1 and not request.each:
+        raise UsageError(
+            f"`{request.asked}` counts from where each target is, and these stand at {mixed} different revisions; "
+            "name a revision, narrow the selection, or pass --each to move each one from its own place"
+        )

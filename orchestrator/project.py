@@ -1,0 +1,470 @@
+"""The one place that wires everything: alembic.ini, tenants.yaml, ledger and settings behind one facade."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from orchestrator import authoring, executors, heads, ledger, logs, offline, planner, registry, rollout, worker
+from orchestrator.authoring import RevisionOptions
+from orchestrator.diagnosis import Check, diagnose
+from orchestrator.errors import ExitCode, Refused, SettingsError, UsageError
+from orchestrator.events import Event, Listener, RunFinished, RunStarted
+from orchestrator.ledger import Ledger, Run
+from orchestrator.outcomes import FAILING, Report, RunStatus
+from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
+from orchestrator.registry import Registry
+from orchestrator.revisions import Scripts, load_config
+from orchestrator.rollout import Conclusion, StopSignal
+from orchestrator.selectors import Selection, select
+from orchestrator.settings import Settings
+from orchestrator.standings import StatusReport, StatusRow, stand
+from orchestrator.strategy import AUTO_SERVER_CAP, Budget, Strategy
+from orchestrator.tenants import Target
+
+#: a fleet this much smaller than in the last run is refused (DESIGN 6.2)
+SHRINK_TOLERANCE = 0.10
+#: runs that a `--failed` may look back to
+_CLOSED_OR_HALTED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.HALTED, RunStatus.ABORTED})
+
+
+class Project:
+    """An Alembic environment with a fleet: plans, runs, and says who is where.
+
+    Nothing is opened before it is needed. Not safe to be used from several threads at once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._scripts: dict[str, Scripts] = {}
+        self._ledger: Ledger | None = None
+
+    @classmethod
+    def load(
+        cls,
+        config: str | os.PathLike[str] | None = None,
+        *,
+        registry: str | os.PathLike[str] | None = None,
+        section: str | None = None,
+        x: Sequence[str] = (),
+        ledger: str | None = None,
+        accept_shrink: bool = False,
+    ) -> Project:
+        """The project of an alembic.ini; what is not given comes from the environment, then from defaults.
+
+        Raises `SettingsError` when alembic.ini or tenants.yaml does not exist.
+        """
+        return cls(
+            Settings.load(config, registry, section=section, x=tuple(x), ledger=ledger, accept_shrink=accept_shrink)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger; using the project again opens it again."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """All tenants, validated; its sources are asked once. Raises `RegistryError` with every problem."""
+        return registry.load(self.settings)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, made where there is none."""
+        if self._ledger is None:
+            self._ledger = ledger.open_ledger(self._ledger_url, **self._scope)
+        return self._ledger
+
+    def ledger_if_any(self) -> Ledger | None:
+        """The ledger, or None where no run has made one: a command that reads makes none."""
+        if self._ledger is None:
+            self._ledger = ledger.open_ledger(self._ledger_url, **self._scope, create=False)
+        return self._ledger
+
+    @property
+    def _ledger_url(self) -> str:
+        return self.settings.ledger or self.registry.ledger
+
+    @property
+    def _scope(self) -> dict[str, str]:
+        return {"project": self.registry.project, "environment": self.registry.environment}
+
+    def scripts(self, section: str) -> Scripts:
+        """The revisions of a section of alembic.ini; raises `ScriptsError` when they cannot be used."""
+        if section not in self._scripts:
+            self._scripts[section] = Scripts(load_config(self.settings.config, section, self.settings.x))
+        return self._scripts[section]
+
+    def select(self, selection: Selection, *, writing: bool = False) -> tuple[Target, ...]:
+        """The targets that a selection means; for a command that writes the selection must say something."""
+        if writing and not selection.is_given:
+            raise UsageError("say which targets are meant: --all, -t NAME, -l SELECTOR, --from-file FILE or --failed")
+        return select(self.registry.targets, selection)
+
+    def shrinkage(self) -> str | None:
+        """What to say when the registry is much smaller than at the last run, None when it is not."""
+        book = self.ledger_if_any()
+        before = book.fleet() if book else None
+        now = len(self.registry.targets)
+        if before is None or now >= before * (1 - SHRINK_TOLERANCE):
+            return None
+        return (
+            f"the registry has {now:,} targets, {before - now:,} fewer than at the last run ({before:,}); "
+            "when that is right, pass --accept-shrink"
+        )
+
+    def failed_targets(self, run: str | None = None) -> tuple[str, ...]:
+        """Names that failed or were lost in a run, without one in the latest closed or halted run."""
+        book = self.ledger_if_any()
+        if book is None:
+            raise UsageError("no run has been recorded yet, so none failed; use --all or -t NAME")
+        chosen = book.run(run) if run is not None else self._latest_ended(book)
+        return tuple(outcome.target for outcome in book.outcomes(chosen.id) if outcome.status in FAILING)
+
+    @staticmethod
+    def _latest_ended(book: Ledger) -> Run:
+        ended = next((run for run in book.runs(limit=1000) if run.status in _CLOSED_OR_HALTED), None)
+        if ended is None:
+            raise UsageError("no run has ended yet; name one with --failed-in RUN, see `orchestrate runs list`")
+        return ended
+
+    # -- who is where -------------------------------------------------------------------------------------------
+
+    def look(self, targets: Sequence[Target]) -> list[Found]:
+        """Current heads of targets, read in bulk; writes nothing and takes no lock."""
+        caps = {"*": AUTO_SERVER_CAP, **self.registry.server_caps}
+        return heads.read(targets, max(Strategy().jobs_at_once(), *caps.values()))
+
+    def status(self, selection: Selection | None = None) -> StatusReport:
+        """Where each selected target stands, held against the heads of its scripts."""
+        chosen = self.select(selection or Selection(everything=True))
+        wanted = {section: self.scripts(section).heads for section in _sections(chosen)}
+        rows: tuple[StatusRow, ...] = tuple(
+            stand(found, self.scripts(found.target.section), _today()) for found in self.look(chosen)
+        )
+        return StatusReport(rows=rows, wanted=wanted, **self._scope)
+
+    # -- planning -----------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        revision: str = "head",
+        *,
+        selection: Selection | None = None,
+        tenants: Iterable[str] | None = None,
+        selector: str | None = None,
+        command: Command = Command.UPGRADE,
+        strategy: str | None = None,
+        concurrency: int | None = None,
+        max_failures: Budget | int | str | None = None,
+        keep_going: bool = False,
+        provision: bool = False,
+        allow_ahead: bool = False,
+        each: bool = False,
+    ) -> Plan:
+        """Decide what a run would do, without doing anything.
+
+        The targets are those of `selection`, or of `tenants` and `selector`, or all. Raises `UsageError`,
+        `ScriptsError` or `RegistryError` for a request that makes no sense, `Refused` when the fleet shrank.
+        """
+        chosen = self.select(selection or _selection(tenants, selector))
+        self._refuse_shrinkage()
+        guide = _Guide(self, chosen, command, revision)
+        book = self._strategy(strategy)
+        request = planner.Request(
+            **self._scope,
+            command=command,
+            asked=revision,
+            today=_today(),
+            strategy=book,
+            server_caps=self.registry.server_caps,
+            concurrency=concurrency,
+            max_failures=_budget(max_failures),
+            keep_going=keep_going,
+            limit=selection.limit if selection else None,
+            provision=provision,
+            allow_ahead=allow_ahead,
+            each=each,
+        )
+        self._refuse_skipped_databases(chosen, guide, request)
+        return planner.build(request, self.look(chosen), guide)
+
+    def sql(self, plan: Plan) -> Iterator[tuple[tuple[Job, ...], str]]:
+        """The SQL of each distinct path of a plan, with the jobs that take it, written without a connection."""
+        by_name = {target.name: target for target in self.registry.targets}
+        groups: dict[tuple[object, ...], list[Job]] = {}
+        for job in plan.jobs:
+            key = (job.section, by_name[job.target].backend, job.found, job.wanted, job.path)
+            groups.setdefault(key, []).append(job)
+        for jobs in groups.values():
+            first = jobs[0]
+            yield tuple(jobs), offline.write_sql(first, by_name[first.target], self.scripts(first.section))
+
+    def _strategy(self, name: str | None) -> Strategy:
+        known = self.registry.strategies
+        if name is None:
+            return known.get("default", Strategy())
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"no strategy `{name}` in {self.settings.registry.name}; it has {names}")
+        return known[name]
+
+    def _refuse_shrinkage(self) -> None:
+        shrinkage = self.shrinkage()
+        if shrinkage is not None and not self.settings.accept_shrink:
+            raise Refused(shrinkage)
+
+    def _refuse_skipped_databases(self, chosen: Sequence[Target], guide: _Guide, request: planner.Request) -> None:
+        """A database whose earlier sibling is left out, and is behind, would run before its turn."""
+        names = {target.name for target in chosen}
+        tenants = {target.tenant.name for target in chosen}
+        earlier = {name for target in chosen for name in target.after if name not in names}
+        siblings = [t for t in self.registry.targets if t.name in earlier and t.tenant.name in tenants]
+        if not siblings or request.command is not Command.UPGRADE:
+            return
+        behind = [found.target.name for found in self.look(siblings) if not guide.is_done(found)]
+        if behind:
+            raise Refused(f"{', '.join(behind[:5])} comes first and is behind; select it as well, or upgrade it before")
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def upgrade(self, plan: Plan, *, listeners: Sequence[Listener] = (), stop: StopSignal | None = None) -> Report:
+        """Run an upgrade's plan; never raises for a tenant's failure, see `Report.raise_for_failures`."""
+        if plan.command is not Command.UPGRADE:
+            raise UsageError(f"this is the plan of a {plan.command}; use `Project.run`")
+        return self.run(plan, listeners=listeners, stop=stop)
+
+    def run(
+        self,
+        plan: Plan,
+        *,
+        listeners: Sequence[Listener] = (),
+        executor: str = "processes",
+        stop: StopSignal | None = None,
+        operator: str | None = None,
+    ) -> Report:
+        """Run a plan: written to the ledger before any work, its report is complete on every path."""
+        started = time.monotonic()
+        logs.configure(self.settings.log_file)
+        who = operator or _operator()
+        run = self.ledger.open_run(plan, operator=who, fleet=len(self.registry.targets))
+        _notify(listeners, RunStarted(run=run.id, plan=plan))
+        with self._executor(executor, plan, run.id) as pool:
+            conclusion = rollout.execute(
+                run.id, plan, pool.submit, self.ledger, listeners, stop, cancel=lambda: pool.close(cancel=True)
+            )
+        closed = self._close_run(run, conclusion)
+        report = _report(plan, closed, conclusion, time.monotonic() - started)
+        _notify(listeners, RunFinished(report=report))
+        return report
+
+    def report(self, run: str | None = None) -> Report:
+        """The report of a recorded run, as far as it got; the latest without an id."""
+        book = self.ledger_if_any()
+        if book is None:
+            raise UsageError("no run has been recorded yet")
+        found = book.run(run)
+        ended = found.finished_at or found.started_at
+        return Report(
+            run=found.id,
+            parent=found.parent,
+            command=found.command.value,
+            revision=found.revision,
+            project=found.project,
+            environment=found.environment,
+            operator=found.operator,
+            strategy=found.strategy,
+            plan_digest=found.plan_digest,
+            status=found.status,
+            exit_code=found.exit_code if found.exit_code is not None else ExitCode.FAILURES,
+            started_at=found.started_at,
+            duration_s=(ended - found.started_at).total_seconds(),
+            outcomes=tuple(book.outcomes(found.id)),
+        )
+
+    @contextlib.contextmanager
+    def _executor(self, name: str, plan: Plan, run: str) -> Iterator[executors.Executor]:
+        targets = {target.name: target for target in self.registry.targets}
+        settings = worker.WorkerSettings(
+            config=self.settings.config, run=run, log=self.settings.log_file, x=self.settings.x
+        )
+        lanes = max((min(wave.concurrency, len(wave.jobs)) for wave in plan.waves), default=1)
+        pool = _executor(name, lanes, targets, settings)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    def _close_run(self, run: Run, conclusion: Conclusion) -> Run:
+        """Close the run in the ledger; a ledger that failed in mid-run cannot be told, the report still can."""
+        if conclusion.error is not None:
+            with contextlib.suppress(Exception):
+                return self.ledger.close_run(run.id, conclusion.status, conclusion.exit_code, conclusion.outcomes)
+            return dataclasses.replace(run, status=conclusion.status, exit_code=conclusion.exit_code)
+        return self.ledger.close_run(run.id, conclusion.status, conclusion.exit_code, conclusion.outcomes)
+
+    # -- writing revisions, and looking after things ------------------------------------------------------------
+
+    def revise(
+        self,
+        message: str,
+        *,
+        autogenerate: bool = False,
+        selection: Selection | None = None,
+        options: RevisionOptions | None = None,
+    ) -> list[Path]:
+        """Write new revision files; with `autogenerate` what differs between the models and the first selected tenant.
+
+        Each database of that tenant is compared for its own chain. No file is written where nothing differs.
+        """
+        given = options or RevisionOptions()
+        if not autogenerate:
+            return authoring.write_revision(self.scripts(self.settings.section), message, given, self._app())
+        chosen = self.select(selection or Selection(everything=True))
+        first = [target for target in chosen if target.tenant == chosen[0].tenant]
+        written: list[Path] = []
+        for section in _sections(first):
+            own = [target for target in first if target.section == section]
+            self._refuse_absent(own)
+            written += authoring.autogenerate(self.scripts(section), message, own, given)
+            self._scripts.pop(section)
+        return written
+
+    def unregistered(self) -> list[str]:
+        """Schemas and databases that match the registry's templates, but belong to no tenant."""
+        return registry.unregistered(self.registry)
+
+    def doctor(self) -> list[Check]:
+        """Look at everything that a run needs, and say what is missing."""
+        return diagnose(self)
+
+    def _app(self) -> str | None:
+        return next((target.app for target in self.registry.targets if target.app), None)
+
+    def _refuse_absent(self, targets: Sequence[Target]) -> None:
+        for found in self.look(targets):
+            if found.condition is Condition.ABSENT:
+                name = found.target.tenant.name
+                raise UsageError(
+                    f"{found.target.name} does not exist yet, so there is nothing to compare with; "
+                    f"run `orchestrate upgrade -t {name} --provision` first"
+                )
+            if found.condition is Condition.UNREACHABLE and found.failure is not None:
+                raise UsageError(f"{found.target.name}: {found.failure.message}; {found.failure.advice}")
+
+
+class _Guide:
+    """Answers the planner's questions from the scripts of each target's section, each distinct question once."""
+
+    def __init__(self, project: Project, targets: Sequence[Target], command: Command, asked: str) -> None:
+        self._project = project
+        self._asked = asked
+        self._sections = _sections(targets)
+        for section in self._sections:
+            self._check(project.scripts(section), command, asked)
+
+    def knows(self, target: Target, heads: tuple[str, ...]) -> bool:
+        return self._project.scripts(target.section).knows(heads)
+
+    def is_relative(self, target: Target, asked: str) -> bool:
+        return self._project.scripts(target.section).is_relative(asked)
+
+    def route(self, target: Target, command: Command, found: tuple[str, ...], asked: str) -> Route:
+        return self._project.scripts(target.section).route(command, found, asked)
+
+    def is_done(self, found: Found) -> bool:
+        """Whether an upgrade would leave the target as it is."""
+        if found.condition not in (Condition.VERSIONED, Condition.EMPTY) or not self.knows(found.target, found.heads):
+            return False
+        return not self.route(found.target, Command.UPGRADE, found.heads, self._asked).path
+
+    @staticmethod
+    def _check(scripts: Scripts, command: Command, asked: str) -> None:
+        """Mistakes in what was asked for show before a database is opened."""
+        if command is Command.STAMP and scripts.is_relative(asked):
+            raise UsageError(f"`{asked}` is counted from where a target is; a stamp needs a revision")
+        if not scripts.is_relative(asked) and not asked.endswith("@base"):
+            scripts.resolve(asked)
+
+
+def _executor(name: str, lanes: int, targets: dict[str, Target], settings: worker.WorkerSettings) -> executors.Executor:
+    if name == "inline":
+        worker.prepare(settings)
+        return executors.InlineExecutor(lambda job: worker.run_job(job, targets[job.target], settings))
+    if name == "processes":
+        return executors.ProcessExecutor(lanes=lanes, settings=settings, targets=targets)
+    raise SettingsError(f"no executor `{name}`; there are `processes` and `inline`")
+
+
+def _report(plan: Plan, run: Run, conclusion: Conclusion, duration: float) -> Report:
+    return Report(
+        run=run.id,
+        parent=run.parent,
+        command=plan.command.value,
+        revision=plan.revision,
+        project=plan.project,
+        environment=plan.environment,
+        operator=run.operator,
+        strategy=plan.strategy,
+        plan_digest=run.plan_digest,
+        status=conclusion.status,
+        exit_code=conclusion.exit_code,
+        started_at=run.started_at,
+        duration_s=duration,
+        waves=conclusion.waves,
+        outcomes=conclusion.outcomes,
+    )
+
+
+def _notify(listeners: Sequence[Listener], event: Event) -> None:
+    """Tell every listener; rollout does the same while the run is on."""
+    rollout.notify(listeners, event)
+
+
+def _selection(tenants: Iterable[str] | None, selector: str | None) -> Selection:
+    names = tuple(tenants or ())
+    return Selection(everything=not names and selector is None, names=names, labels=selector)
+
+
+def _budget(given: Budget | int | str | None) -> Budget | None:
+    if given is None or isinstance(given, Budget):
+        return given
+    try:
+        return Budget.parse(given)
+    except ValueError:
+        raise UsageError(f"max_failures: `{given}` is neither a number such as 3 nor a percent such as 2%") from None
+
+
+def _sections(targets: Sequence[Target]) -> list[str]:
+    return list(dict.fromkeys(target.section for target in targets))
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+def _operator() -> str:
+    """Who runs this: user and host, or what CI calls itself."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,256 @@
+"""A read-only view of the revision scripts: what exists, and which way leads from here to there."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationStep, RevisionStep, StampStep
+from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+
+from orchestrator.errors import ScriptsError, SettingsError
+from orchestrator.plans import Command, Route
+
+#: width of `version_num` in the version table that Alembic creates
+LONGEST_REVISION = 32
+_RELATIVE = re.compile(r"^(?:.+)?[+-]\d+$")
+
+
+class Scripts:
+    """The revisions of one section of alembic.ini, loaded and checked once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.section = config.config_ini_section
+        self.directory = _load(config)
+        self._nodes = {script.revision: script for script in self.directory.walk_revisions()}
+        self._check_lengths()
+        self.route = functools.lru_cache(maxsize=None)(self._route)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads of all branches, those that another branch depends on left out, sorted."""
+        return tuple(sorted(self.directory.get_heads(consider_depends_on=True)))
+
+    def knows(self, heads: Sequence[str]) -> bool:
+        """Whether every one of these ids has a file."""
+        return all(head in self._nodes for head in heads)
+
+    def is_relative(self, asked: str) -> bool:
+        """Whether a revision is counted from where a target is: `+1`, `-2`, `branch@+1`, `ae10+2`."""
+        return asked not in self._nodes and bool(_RELATIVE.match(asked))
+
+    def resolve(self, asked: str) -> tuple[str, ...]:
+        """Concrete ids for `head`, `heads`, `base`, a branch label, a partial or whole id; () for base.
+
+        Raises `ScriptsError` for an unknown id, for a relative one, and for `head` where there are several heads.
+        """
+        if self.is_relative(asked):
+            raise ScriptsError(f"`{asked}` depends on where a target is; it has no single revision")
+        with _scripts_errors(self.section):
+            scripts = self.directory.get_revisions(asked)
+        return self._only_heads([script.revision for script in scripts if script is not None])
+
+    def reached(self, heads: Sequence[str]) -> frozenset[str]:
+        """Every revision that a target with these version rows has behind it, itself included."""
+        seen: set[str] = set()
+        waiting = [head for head in heads if head in self._nodes]
+        while waiting:
+            revision = waiting.pop()
+            if revision not in seen:
+                seen.add(revision)
+                waiting.extend(_down(self._nodes[revision]))
+        return frozenset(seen)
+
+    def has_reached(self, heads: Sequence[str], wanted: Sequence[str]) -> bool:
+        """Whether a target with these version rows is at, or beyond, what is wanted."""
+        return self.reached(heads).issuperset(wanted)
+
+    def steps(self, command: Command, route: Route, found: Sequence[str]) -> list[RevisionStep | StampStep]:
+        """What Alembic runs for a route."""
+        revision_map = self.directory.revision_map
+        if command is Command.STAMP:
+            return list(self.directory._stamp_revs(route.wanted or "base", tuple(found)))
+        build = MigrationStep.upgrade_from_script if command is Command.UPGRADE else MigrationStep.downgrade_from_script
+        return [build(revision_map, self._nodes[revision]) for revision in route.path]
+
+    def route_to(self, found: tuple[str, ...], wanted: tuple[str, ...]) -> Route:
+        """The way up from these heads to concrete ones."""
+        with _scripts_errors(self.section):
+            steps = self.directory._upgrade_revs(wanted, found)  # type: ignore[arg-type]
+        return Route(path=_path(steps), wanted=wanted)
+
+    def file_digest(self, revision: str) -> str:
+        """SHA-256 of a revision's file."""
+        return hashlib.sha256(Path(self._nodes[revision].path).read_bytes()).hexdigest()
+
+    def title(self, revision: str) -> str:
+        """First line of the revision's message."""
+        script = self._nodes.get(revision)
+        return script.doc if script else ""
+
+    @functools.cached_property
+    def uses_environment(self) -> bool:
+        """Whether env.py takes its targets from `orchestrator.environment`."""
+        return uses_environment(Path(self.directory.dir) / "env.py")
+
+    def _route(self, command: Command, found: tuple[str, ...], asked: str) -> Route:
+        """The way to what was asked for; a relative `asked` is counted from `found`.
+
+        Raises `ScriptsError` when there is no way, for example up from another branch.
+        """
+        if command is Command.UPGRADE:
+            return self._up(found, asked)
+        if command is Command.DOWNGRADE:
+            return self._down(found, asked)
+        return Route(path=(), wanted=self.resolve(asked))
+
+    def _up(self, found: tuple[str, ...], asked: str) -> Route:
+        self._refuse_direction(asked, "-", "downgrade")
+        if not self.is_relative(asked):
+            wanted = self.resolve(asked)
+            if self.has_reached(found, wanted):
+                return Route(path=(), wanted=wanted, past=bool(set(self._only_heads(found)) - set(wanted)))
+        with _scripts_errors(self.section):
+            steps = self.directory._upgrade_revs(asked, found)  # type: ignore[arg-type]
+        path = _path(steps)
+        return Route(path=path, wanted=self._only_heads([*found, *path]))
+
+    def _down(self, found: tuple[str, ...], asked: str) -> Route:
+        self._refuse_direction(asked, "+", "upgrade")
+        if not self.is_relative(asked) and asked != "base" and "@" not in asked:
+            wanted = self.resolve(asked)
+            if not self.has_reached(found, wanted):
+                return Route(path=(), wanted=wanted, past=True)
+        with _scripts_errors(self.section):
+            steps = self.directory._downgrade_revs(asked, found)  # type: ignore[arg-type]
+        path = _path(steps)
+        return Route(path=path, wanted=self._only_heads(self.reached(found) - set(path)))
+
+    def _refuse_direction(self, asked: str, sign: str, other: str) -> None:
+        if self.is_relative(asked) and sign in asked.rpartition("@")[2]:
+            raise ScriptsError(f"`{asked}` goes the other way; use `orchestrate {other} {asked}`")
+
+    def _only_heads(self, revisions: Sequence[str] | frozenset[str]) -> tuple[str, ...]:
+        """Those of the revisions that no other of them has behind it: what the version table will hold."""
+        behind: set[str] = set()
+        for revision in revisions:
+            if revision in self._nodes:
+                behind |= self.reached(_down(self._nodes[revision]))
+        return tuple(sorted(set(revisions) - behind))
+
+    def _check_lengths(self) -> None:
+        for revision, script in self._nodes.items():
+            if len(revision) > LONGEST_REVISION:
+                raise ScriptsError(
+                    f"{script.path}: revision id `{revision}` has {len(revision)} characters; the version table holds "
+                    f"{LONGEST_REVISION}: give it a shorter id"
+                )
+
+
+def load_config(path: Path, section: str, x: Sequence[str] = ()) -> Config:
+    """Alembic's configuration for one section, with `-x` as its command line would give it."""
+    config = Config(
+        str(path),
+        toml_file=str(path.parent / "pyproject.toml"),
+        ini_section=section,
+        cmd_opts=argparse.Namespace(x=list(x)),
+    )
+    if not config.file_config.has_section(section) and not config.toml_alembic_config:
+        raise SettingsError(f"{path.name}: no section [{section}]; it has {_sections(config)}")
+    return config
+
+
+def uses_environment(env_py: Path) -> bool:
+    """Whether an env.py imports `orchestrator.environment`; False for a classic one."""
+    try:
+        tree = ast.parse(env_py.read_bytes())
+    except (OSError, SyntaxError) as error:
+        raise ScriptsError(
+            f"{env_py}: {type(error).__name__}: {error}; every migration starts from this file"
+        ) from None
+    return any(_imports_environment(node) for node in ast.walk(tree))
+
+
+def _imports_environment(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "orchestrator.environment" or (
+            node.module == "orchestrator" and any(alias.name == "environment" for alias in node.names)
+        )
+    return isinstance(node, ast.Import) and any(alias.name == "orchestrator.environment" for alias in node.names)
+
+
+def _sections(config: Config) -> str:
+    return ", ".join(f"[{name}]" for name in config.file_config.sections()) or "none"
+
+
+def _load(config: Config) -> ScriptDirectory:
+    """All revision files, imported and linked; every mistake in them becomes a `ScriptsError` that names the file."""
+    with _scripts_errors(config.config_ini_section), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Revision .* is present more than once")
+        warnings.filterwarnings("ignore", message="Revision .* referenced from .* is not present")
+        directory = ScriptDirectory.from_config(config)
+        directory.get_heads()
+        return directory
+
+
+@contextmanager
+def _scripts_errors(section: str) -> Iterator[None]:
+    """Say in one sentence what Alembic, and the files that it imports, raise in many ways."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise ScriptsError(f"{error.filename}:{error.lineno}: {error.msg}; mend the revision file") from None
+    except KeyError as error:
+        raise ScriptsError(
+            f"[{section}]: revision {error} is named by another one as its `down_revision` or `depends_on`, but no "
+            "file has it; restore the file, or mend the name"
+        ) from None
+    except UserWarning as error:
+        raise ScriptsError(f"[{section}]: {error}; give one of the files another id") from None
+    except CommandError as error:
+        raise ScriptsError(f"[{section}]: {error}{_remedy(str(error))}") from error
+    except ScriptsError:
+        raise
+    except Exception as error:
+        raise ScriptsError(f"[{section}]: {_where(error)}{type(error).__name__}: {error}") from error
+
+
+def _remedy(message: str) -> str:
+    if "Multiple head revisions" in message:
+        return "; ask for `heads`, for `BRANCH@head`, or join them with `alembic merge heads`"
+    if "Can't locate revision" in message:
+        return "; `alembic history` shows the ids that exist"
+    if "No 'script_location'" in message:
+        return "; `orchestrate init` writes one"
+    return ""
+
+
+def _where(error: BaseException) -> str:
+    """The innermost file that is neither ours nor Alembic's: the revision that raised while it was imported."""
+    traceback = error.__traceback__
+    place = ""
+    while traceback is not None:
+        name = traceback.tb_frame.f_code.co_filename
+        if Path(name).parent.name == "versions" or "versions" in Path(name).parts:
+            place = f"{name}:{traceback.tb_lineno}: "
+        traceback = traceback.tb_next
+    return place
+
+
+def _path(steps: Sequence[RevisionStep]) -> tuple[str, ...]:
+    return tuple(step.revision.revision for step in steps)
+
+
+def _down(script: Script) -> tuple[str, ...]:
+    """What must have run before a revision: its down revisions and what it depends on."""
+    return tuple(script._all_down_revisions)

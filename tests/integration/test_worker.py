@@ -1,0 +1,273 @@
+"""`run_job` on real databases: what it says happened is what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, make_url
+
+from orchestrator import worker
+from orchestrator.outcomes import FailureKind, Outcome, Status
+from orchestrator.plans import Command, Job
+from orchestrator.tenants import Target, Tenant, Timeouts, Transaction
+from tests import histories
+from tests.services.servers import connect_postgres
+
+ROWS = "SELECT version_num FROM alembic_version"
+CLASSIC = """
+from alembic import context
+from sqlalchemy import engine_from_config, pool
+
+config = context.config
+
+
+def run_migrations_online():
+    connectable = engine_from_config(config.get_section(config.config_ini_section), poolclass=pool.NullPool)
+    with connectable.connect() as connection:
+        context.configure(connection=connection, target_metadata=None)
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+run_migrations_online()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    histories.write(tmp_path, size=4)
+    return tmp_path
+
+
+@pytest.fixture
+def sqlite_target(tmp_path: Path) -> Target:
+    path = tmp_path / "acme.db"
+    sqlite3.connect(path).close()
+    return Target(tenant=Tenant(name="acme"), url=make_url(f"sqlite:///{path}"))
+
+
+@pytest.fixture
+def schema_target(postgres_database: URL) -> Target:
+    with connect_postgres(postgres_database) as connection:
+        connection.execute("CREATE SCHEMA tenant_acme")
+    return Target(
+        tenant=Tenant(name="acme"), url=postgres_database, schema="tenant_acme", timeouts=Timeouts(tenant_lock=0.2)
+    )
+
+
+def job(target: Target, wanted: str = "r004", found: tuple[str, ...] = (), **fields: Any) -> Job:
+    ids = histories.revision_ids(4)
+    start = ids.index(found[0]) + 1 if found else 0
+    defaults = {
+        "target": target.name,
+        "tenant": target.tenant.name,
+        "schema": target.schema,
+        "server": target.server,
+        "command": Command.UPGRADE,
+        "found": found,
+        "wanted": (wanted,),
+        "path": tuple(ids[start : ids.index(wanted) + 1]) if wanted in ids else (wanted,),
+        "wave": "all",
+    }
+    return Job(**{**defaults, **fields})
+
+
+def run(folder: Path, target: Target, given: Job) -> Outcome:
+    settings = worker.WorkerSettings(config=folder / "alembic.ini", run="r-test", log=folder / "log.jsonl")
+    worker._scripts.cache_clear()
+    worker.prepare(settings)
+    return worker.run_job(given, target, settings)
+
+
+def sqlite_rows(target: Target, query: str = ROWS) -> list[Any]:
+    with sqlite3.connect(target.url.database) as connection:
+        return [row[0] for row in connection.execute(query)]
+
+
+def schema_rows(target: Target, query: str = ROWS) -> list[Any]:
+    with connect_postgres(target.url) as connection:
+        connection.execute("SET search_path TO tenant_acme")
+        try:
+            return [row[0] for row in connection.execute(query)]
+        except psycopg.errors.UndefinedTable:
+            return []
+
+
+def edit_env(folder: Path, old: str, new: str) -> None:
+    path = folder / "alembic" / "env.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_an_upgrade_is_verified_before_it_is_called_one(folder: Path, sqlite_target: Target) -> None:
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert outcome.failure is None
+    assert (outcome.status, outcome.found, outcome.at) == (Status.UPGRADED, (), ("r004",))
+    assert outcome.applied == ("r001", "r002", "r003", "r004")
+    assert sqlite_rows(sqlite_target) == ["r004"]
+
+
+def test_a_schema_is_upgraded_in_place(folder: Path, schema_target: Target) -> None:
+    outcome = run(folder, schema_target, job(schema_target))
+    assert (outcome.status, outcome.at) == (Status.UPGRADED, ("r004",))
+    assert schema_rows(schema_target) == ["r004"]
+
+
+def test_a_downgrade_goes_back_by_its_path(folder: Path, sqlite_target: Target) -> None:
+    run(folder, sqlite_target, job(sqlite_target))
+    down = job(sqlite_target, command=Command.DOWNGRADE, found=("r004",), wanted=("r002",), path=("r004", "r003"))
+    outcome = run(folder, sqlite_target, dataclasses.replace(down, wanted=("r002",)))
+    assert (outcome.status, outcome.at, outcome.applied) == (Status.DOWNGRADED, ("r002",), ("r004", "r003"))
+
+
+def test_a_stamp_runs_nothing(folder: Path, sqlite_target: Target) -> None:
+    outcome = run(folder, sqlite_target, job(sqlite_target, "r002", command=Command.STAMP, path=()))
+    assert (outcome.status, outcome.at, outcome.applied) == (Status.STAMPED, ("r002",), ())
+    assert sqlite_rows(sqlite_target, "SELECT name FROM sqlite_master WHERE type = 'table'") == ["alembic_version"]
+
+
+def test_a_stamp_mends_a_version_that_no_file_has(folder: Path, sqlite_target: Target) -> None:
+    with sqlite3.connect(sqlite_target.url.database) as connection:
+        connection.executescript(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32)); INSERT INTO alembic_version VALUES ('zz')"
+        )
+    given = job(sqlite_target, "r002", command=Command.STAMP, path=(), found=())
+    outcome = run(folder, sqlite_target, dataclasses.replace(given, found=("zz",)))
+    assert (outcome.status, outcome.at) == (Status.STAMPED, ("r002",))
+
+
+def test_whoever_was_there_first_is_not_undone(folder: Path, sqlite_target: Target) -> None:
+    run(folder, sqlite_target, job(sqlite_target))
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert (outcome.status, outcome.reason.code) == (Status.UNCHANGED, "concurrent")
+
+
+def test_a_target_that_moved_on_meanwhile_gets_the_rest_of_the_way(folder: Path, sqlite_target: Target) -> None:
+    run(folder, sqlite_target, job(sqlite_target, "r002"))
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert (outcome.status, outcome.applied) == (Status.UPGRADED, ("r003", "r004"))
+
+
+@pytest.mark.parametrize("transaction", list(Transaction))
+def test_a_failure_leaves_what_its_transactions_say(
+    folder: Path, schema_target: Target, transaction: Transaction
+) -> None:
+    path = histories.file_of(folder, "r004")
+    path.write_text(path.read_text().replace("def upgrade():\n", "def upgrade():\n    op.execute('SELECT 1/0')\n", 1))
+    target = dataclasses.replace(schema_target, transaction=transaction)
+    outcome = run(folder, target, job(target))
+    kept = () if transaction is Transaction.TARGET else ("r001", "r002", "r003")
+    assert outcome.status is Status.FAILED
+    assert (outcome.failure.code, outcome.failure.revision) == ("22012", "r004")
+    assert outcome.failure.statement == "SELECT 1/0"
+    assert outcome.applied == kept
+    assert outcome.at == kept[-1:]
+    assert schema_rows(target) == list(kept[-1:])
+
+
+def test_an_env_py_that_commits_nothing_is_found_out(folder: Path, schema_target: Target) -> None:
+    edit_env(
+        folder,
+        "        context.configure(",
+        "        connection.exec_driver_sql('SELECT 1')\n        context.configure(",
+    )
+    outcome = run(folder, schema_target, job(schema_target))
+    assert outcome.status is Status.FAILED
+    assert "left a transaction open" in outcome.failure.message
+    assert (outcome.at, outcome.applied) == ((), ())
+
+
+def test_an_env_py_that_moves_another_version_table_is_found_out(folder: Path, sqlite_target: Target) -> None:
+    edit_env(
+        folder,
+        "context.configure(**target.options(connection=connection, target_metadata=target_metadata))",
+        "context.configure(connection=connection, version_table='elsewhere')",
+    )
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert (outcome.status, outcome.failure.code, outcome.at) == (Status.FAILED, "not_verified", ())
+
+
+@pytest.mark.parametrize("statement", ["raise SystemExit(0)", "raise AssertionError"])
+def test_whatever_a_revision_raises_is_a_failure(folder: Path, sqlite_target: Target, statement: str) -> None:
+    path = histories.file_of(folder, "r003")
+    path.write_text(path.read_text().replace("def upgrade():\n", f"def upgrade():\n    {statement}\n", 1))
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert (outcome.status, outcome.failure.revision, outcome.at) == (Status.FAILED, "r003", ())
+    assert outcome.failure.message
+
+
+def test_older_scripts_fail_loudly(folder: Path, sqlite_target: Target) -> None:
+    outcome = run(folder, sqlite_target, job(sqlite_target, "r999"))
+    assert outcome.status is Status.FAILED
+    assert "r999" in outcome.failure.message
+
+
+def test_a_locked_tenant_is_left_alone(folder: Path, schema_target: Target) -> None:
+    from orchestrator import databases
+
+    somebody = databases.Connections().open(schema_target, application_name="somebody")
+    with somebody as other, databases.tenant_lock(other, schema_target, 1):
+        outcome = run(folder, schema_target, job(schema_target))
+    assert (outcome.status, outcome.failure.kind) == (Status.FAILED, FailureKind.TRANSIENT)
+    assert "somebody" in outcome.failure.message
+    assert schema_rows(schema_target) == []
+
+
+def test_a_missing_schema_is_made_only_when_told_to(folder: Path, schema_target: Target) -> None:
+    target = dataclasses.replace(schema_target, schema="tenant_new")
+    outcome = run(folder, target, job(target))
+    assert outcome.status is Status.FAILED
+    outcome = run(folder, target, job(target, provision=True))
+    assert (outcome.status, outcome.at) == (Status.UPGRADED, ("r004",))
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_classic_env_py_works_unchanged(
+    folder: Path, sqlite_target: Target, postgres_database: URL, engine: str
+) -> None:
+    (folder / "alembic" / "env.py").write_text(CLASSIC)
+    target = sqlite_target if engine == "sqlite" else dataclasses.replace(sqlite_target, url=postgres_database)
+    outcome = run(folder, target, job(target))
+    assert outcome.failure is None
+    assert (outcome.status, outcome.at) == (Status.UPGRADED, ("r004",))
+
+
+def test_a_classic_env_py_is_refused_for_schemas(folder: Path, schema_target: Target) -> None:
+    (folder / "alembic" / "env.py").write_text(CLASSIC)
+    outcome = run(folder, schema_target, job(schema_target))
+    assert outcome.status is Status.FAILED
+    assert "orchestrate init" in outcome.failure.message
+
+
+def test_a_classic_env_py_waits_for_the_lock(folder: Path, postgres_database: URL) -> None:
+    from orchestrator import databases
+
+    (folder / "alembic" / "env.py").write_text(CLASSIC)
+    target = Target(tenant=Tenant(name="acme"), url=postgres_database, timeouts=Timeouts(tenant_lock=0.2))
+    somebody = databases.Connections().open(target, application_name="somebody")
+    with somebody as other, databases.tenant_lock(other, target, 1):
+        outcome = run(folder, target, job(target))
+    assert (outcome.status, outcome.at) == (Status.FAILED, None)
+    assert run(folder, target, job(target)).status is Status.UPGRADED
+
+
+def test_one_process_serves_many_schemas_of_one_database(folder: Path, schema_target: Target) -> None:
+    for number in range(5):
+        tenant = Tenant(name=f"t{number}")
+        target = dataclasses.replace(schema_target, tenant=tenant, schema=f"tenant_{number}")
+        assert run(folder, target, job(target, provision=True)).status is Status.UPGRADED
+    with connect_postgres(schema_target.url) as connection:
+        counts = dict(
+            connection.execute(
+                "SELECT table_schema, count(*) FROM information_schema.tables "
+                "WHERE table_schema ~ '^(public|tenant_)' GROUP BY 1"
+            ).fetchall()
+        )
+    assert set(counts) == {f"tenant_{number}" for number in range(5)}
+    assert len(set(counts.values())) == 1
