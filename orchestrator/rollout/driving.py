@@ -243,11 +243,7 @@ class Rollout:
         self._notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=left))
 
     def _notify(self, event: Event) -> None:
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception:
-                logger.exception("a listener failed on %s; the run goes on", type(event).__name__)
+        notify(self._listeners, event)
 
     # -- conclusion ---------------------------------------------------------------------------------------------
 
@@ -272,6 +268,15 @@ class Rollout:
             interrupted=self._stop.cause if halt.cause is HaltCause.INTERRUPTED else None,
             error=self._error,
         )
+
+
+def notify(listeners: Sequence[Listener], event: Event) -> None:
+    """Tell every listener; one that raises is logged, and the run goes on."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            logger.exception("a listener failed on %s", type(event).__name__)
 
 
 def _barred(job: Job, dependency: Outcome) -> Outcome:
