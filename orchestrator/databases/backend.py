@@ -9,17 +9,21 @@ from sqlalchemy import URL, Connection, Engine
 
 from orchestrator.outcomes import Failure
 from orchestrator.plans import Found
-from orchestrator.tenants import Target
+from orchestrator.tenants import PasswordCommand, Target
 
 
 class Backend(Protocol):
     """One kind of database. Every method is total over targets of that kind; none keeps state between calls."""
 
-    def create_engine(self, target: Target, *, read_only: bool = False) -> Engine:
+    def create_engine(self, target: Target, *, read_only: bool = False, application_name: str = "") -> Engine:
         """An engine for the target's database with at most one pooled connection.
 
         Its errors hide parameters. A read-only engine writes nothing and creates nothing (no SQLite file either).
+        `application_name` is for servers that take it only while connecting; the others get it from `prepare`.
         """
+
+    def keeps_connection(self, target: Target) -> bool:
+        """Whether a connection of this target can serve other targets, so that it is worth keeping open."""
 
     def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
         """Make a fresh or warm connection the target's own, and leave it in no transaction.
@@ -38,6 +42,9 @@ class Backend(Protocol):
     def unlock(self, connection: Connection, target: Target) -> bool:
         """Release the tenant lock; False when it was not ours any more. Leaves no transaction."""
 
+    def lock_holder(self, connection: Connection, target: Target) -> str | None:
+        """Who holds the tenant lock, fit to be shown; None when the server does not tell. Leaves no transaction."""
+
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Keywords for Alembic's `context.configure` that this kind of database needs."""
 
@@ -53,7 +60,9 @@ class Backend(Protocol):
     def provision(self, target: Target) -> None:
         """Create the target's database, schema or file where it is missing."""
 
-    def places(self, url: URL, connect_args: dict[str, Any], *, schemas: bool) -> list[str]:
+    def places(
+        self, url: URL, connect_args: dict[str, Any], *, schemas: bool, password: PasswordCommand | None = None
+    ) -> list[str]:
         """Names of the schemas in one database, or of the databases on one server, the system's own left out."""
 
     def offline_heading(self, target: Target) -> str:

@@ -1,0 +1,169 @@
+"""From an exception to a failure: what kind it is and what to do, without secrets and without the customer's data."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
+
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from orchestrator.databases import faults
+from orchestrator.databases.errors import (
+    BrokenReferences,
+    LockLost,
+    PasswordUnavailable,
+    PoolerInTheWay,
+    SchemaMismatch,
+    TargetAbsent,
+    TenantLocked,
+)
+from orchestrator.databases.faults import Fault, Phrase
+from orchestrator.databases.masks import MESSAGE_LIMIT, mask_message, mask_statement, shorten
+from orchestrator.outcomes import Failure, FailureKind
+from orchestrator.redaction import first_line, scrub
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a driver's error means."""
+
+    fault: Fault
+    code: str | None = None
+    #: without values; secrets may still be in it
+    message: str
+    #: nothing was sent yet, so nothing can have happened
+    connecting: bool = False
+
+
+#: None for an exception that is not the driver's
+Diagnose = Callable[[BaseException], Diagnosis | None]
+
+_OURS: Mapping[type[BaseException], tuple[str, Fault]] = {
+    TargetAbsent: ("absent", faults.ABSENT),
+    TenantLocked: (
+        "tenant_locked",
+        Fault(FailureKind.TRANSIENT, "Run again when the other one is done, or raise timeouts.tenant_lock."),
+    ),
+    LockLost: (
+        "lock_lost",
+        Fault(FailureKind.AMBIGUOUS, "Check that no pooler stands between here and the server, then run again."),
+    ),
+    SchemaMismatch: (
+        "schema_mismatch",
+        Fault(FailureKind.PERMANENT, "Grant the role USAGE on the schema, or correct `schema:` and `role:`."),
+    ),
+    BrokenReferences: ("foreign_key_check", faults.ORPHANS),
+    PasswordUnavailable: (
+        "password_command",
+        Fault(FailureKind.PERMANENT, "Run the password command by hand, with the environment of this process."),
+    ),
+    PoolerInTheWay: (
+        "pooler",
+        Fault(FailureKind.RUN, "Give the server's own address in tenants.yaml, not the pooler's."),
+    ),
+}
+#: exceptions of Python whose text quotes the value that did not fit
+_QUOTING = (ValueError, LookupError, ArithmeticError, decimal.DecimalException)
+
+
+def failure_of(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_text: bool = False) -> Failure:
+    """The failure, without revision and fingerprint; total: what nobody knows is permanent."""
+    for cause in _causes(error):
+        failure = _recognise(cause, diagnose, double_quotes_hold_text=double_quotes_hold_text)
+        if failure is not None:
+            return failure
+    return _failure(error, None, faults.UNKNOWN, _python_message(error))
+
+
+def search(text: str, phrases: tuple[Phrase, ...]) -> tuple[Phrase, str] | None:
+    """The first phrase that the text holds, and the line of the text that holds it."""
+    for known in phrases:
+        found = known.pattern.search(text)
+        if found is not None:
+            start = text.rfind("\n", 0, found.start()) + 1
+            return known, first_line(text[start:])
+    return None
+
+
+def is_driver_error(error: BaseException, *modules: str) -> bool:
+    """Whether the exception's class, or one that it inherits from, is defined in one of the drivers."""
+    return any(base.__module__.partition(".")[0] in modules for base in type(error).__mro__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it was raised from."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__
+
+
+def _recognise(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_text: bool) -> Failure | None:
+    for known, (code, fault) in _OURS.items():
+        if isinstance(error, known):
+            return _failure(error, code, fault, first_line(str(error)))
+    alembic = _of_alembic(error)
+    if alembic is not None:
+        return alembic
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    diagnosis = diagnose(cause)
+    if diagnosis is None:
+        return None
+    failure = _failure(cause, diagnosis.code, _settled(error, diagnosis), diagnosis.message)
+    statement = error.statement if isinstance(error, StatementError) else None
+    masked = mask_statement(statement, double_quotes_hold_text=double_quotes_hold_text)
+    return dataclasses.replace(failure, statement=masked)
+
+
+def _settled(error: BaseException, diagnosis: Diagnosis) -> Fault:
+    """A connection lost in the middle leaves the answer open, whatever the error says."""
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if lost and not diagnosis.connecting and diagnosis.fault.kind is not FailureKind.AMBIGUOUS:
+        return faults.LOST
+    return diagnosis.fault
+
+
+def _of_alembic(error: BaseException) -> Failure | None:
+    if isinstance(error, (CommandError, RevisionError)):
+        found = search(str(error), faults.ALEMBIC_PHRASES)
+        code, fault = (found[0].code, found[0].fault or faults.UNKNOWN) if found else (None, faults.UNKNOWN)
+        return _failure(error, code, fault, first_line(str(error)))
+    if isinstance(error, KeyError) and _raised_in(error).startswith("alembic.script"):
+        return _failure(error, "missing_file", faults.MISSING_FILE, f"no revision file for {first_line(str(error))}")
+    if isinstance(error, (SyntaxError, ImportError)):
+        return _failure(error, "broken_file", faults.BROKEN_FILE, _python_message(error))
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """Name of the module that raised it."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
+
+
+def _python_message(error: BaseException) -> str:
+    """First line of the text, values hidden; where it was raised when there is no text."""
+    text = first_line(str(error))
+    if isinstance(error, _QUOTING):
+        text = mask_message(text)
+    if text:
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"raised in {PurePath(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "no message"
+
+
+def _failure(error: BaseException, code: str | None, fault: Fault, message: str) -> Failure:
+    return Failure(
+        kind=fault.kind,
+        code=code,
+        type=type(error).__name__,
+        message=shorten(scrub(message), MESSAGE_LIMIT),
+        advice=fault.advice,
+    )

@@ -1,0 +1,310 @@
+"""SQLite: a file per tenant, never created by a look or a migration, migrated in one write transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator.databases import faults, names
+from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
+from orchestrator.databases.engines import Access, Answers, open_engine
+from orchestrator.databases.errors import BrokenReferences, TargetAbsent
+from orchestrator.outcomes import Failure
+from orchestrator.plans import Condition, Found
+from orchestrator.redaction import first_line
+from orchestrator.tenants import PasswordCommand, Target
+
+#: keys of `Connection.info`
+_ENFORCED, _BROKEN = "orchestrate.foreign_keys", "orchestrate.broken_references"
+_BUSY = frozenset({"5", "6", "517"})
+_MEMORY = ":memory:"
+
+
+class SQLite:
+    """`Backend` of SQLite."""
+
+    def create_engine(self, target: Target, *, read_only: bool = False, application_name: str = "") -> Engine:
+        """Writing connections begin with the write lock, so that DDL is transactional and nobody gets in between."""
+        engine = open_engine(Access.of(target, timeout=target.timeouts.lock), _ANSWERS)
+        path = file_of(target.url)
+
+        @event.listens_for(engine, "do_connect", insert=True)
+        def open_existing(
+            _dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], keywords: dict[str, Any]
+        ) -> DBAPIConnection | None:
+            if path is None:
+                return None
+            arguments[0] = _uri(path, read_only=read_only)
+            keywords["uri"] = True
+            return None
+
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", _begin_reading if read_only else _begin_writing)
+        event.listen(engine, "commit", _check_references)
+        return engine
+
+    def keeps_connection(self, target: Target) -> bool:
+        """Opening a file costs nothing."""
+        return False
+
+    def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
+        """Timeouts are settled while connecting; there is no role, no search path and no name to set."""
+        if file_of(target.url) is None and not _is_memory(target.url):
+            raise TargetAbsent(f"{target.location}: the URL names no file")
+        if connection.in_transaction():
+            connection.rollback()
+
+    def reset(self, connection: Connection, target: Target) -> None:
+        """Give foreign keys back as they were."""
+        if connection.in_transaction():
+            connection.rollback()
+        _restore_foreign_keys(connection)
+
+    def try_lock(self, connection: Connection, target: Target) -> bool:
+        """The write transaction is the lock: see whether it can be had, and leave it again."""
+        try:
+            with connection.begin():
+                return True
+        except Exception as error:
+            if self.classify(error).code in _BUSY:
+                return False
+            raise
+
+    def unlock(self, connection: Connection, target: Target) -> bool:
+        """The lock ended with the transaction."""
+        return True
+
+    def lock_holder(self, connection: Connection, target: Target) -> str | None:
+        """SQLite does not know."""
+        return None
+
+    def configure_options(self, target: Target) -> dict[str, Any]:
+        """DDL is transactional here; Alembic thinks that it is not, since the driver used to commit before it."""
+        return {"transactional_ddl": True}
+
+    def look(self, targets: Sequence[Target]) -> Iterator[Found]:
+        """By the bare driver, read-only: opening an engine takes longer than reading the file."""
+        for target in targets:
+            try:
+                yield _look(target)
+            except TargetAbsent:
+                yield Found(target=target, condition=Condition.ABSENT)
+            except sqlite3.Error as error:
+                yield Found(target=target, condition=Condition.UNREACHABLE, failure=self.classify(error))
+
+    def verify(self, connection: Connection, target: Target) -> Failure | None:
+        """Every transaction was checked before it was committed."""
+        return None
+
+    def classify(self, error: BaseException) -> Failure:
+        """By SQLite's extended result code, and by text where that is 1."""
+        return failure_of(error, _diagnose)
+
+    def provision(self, target: Target) -> None:
+        """An empty file is an empty database."""
+        path = file_of(target.url)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def places(
+        self,
+        url: URL,
+        connect_args: dict[str, Any],
+        *,
+        schemas: bool,
+        password: PasswordCommand | None = None,
+    ) -> list[str]:
+        """Database files beside the URL's own, written as the URL writes it; there are no schemas."""
+        path = file_of(url)
+        if schemas or path is None or url.database is None:
+            return []
+        folder = url.database[: len(url.database) - len(Path(url.database).name)]
+        siblings = sorted(path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
+        return [folder + sibling.name for sibling in siblings if _is_database(sibling)]
+
+    def offline_heading(self, target: Target) -> str:
+        """A script for SQLite is run on a file; say on which."""
+        name = (target.url.database or _MEMORY).replace("\n", " ").replace("\r", " ")
+        return f"-- file {name}"
+
+    def identifier_problem(self, name: str) -> str | None:
+        """A part of a file name."""
+        return names.character_problem(name)
+
+
+BACKEND = SQLite()
+
+
+def file_of(url: URL) -> Path | None:
+    """The file that a URL names, None for a database in memory."""
+    database = url.database
+    if not database or database == _MEMORY:
+        return None
+    if not database.startswith("file:"):
+        return Path(database).absolute()
+    parts = urllib.parse.urlsplit(database)
+    path = urllib.parse.unquote(parts.path)
+    in_memory = path == _MEMORY or "memory" in (
+        url.query.get("mode"),
+        *urllib.parse.parse_qs(parts.query).get("mode", []),
+    )
+    return None if in_memory or not path else Path(path).absolute()
+
+
+def _is_memory(url: URL) -> bool:
+    return not url.database or url.database == _MEMORY or url.database.startswith("file:")
+
+
+def _uri(path: Path, *, read_only: bool) -> str:
+    """A URI that opens the file and never creates it."""
+    if not path.exists():
+        raise TargetAbsent(f"{path}: no such file")
+    return f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(16)
+    return not start or start == b"SQLite format 3\0"
+
+
+def _leave_transactions_to_us(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
+
+
+def _begin_reading(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        _driver_connection(connection).execute("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Foreign keys are off while tables are rebuilt: dropping the old copy of a parent would delete its children.
+
+    The switch does nothing inside a transaction, so it comes first; what it lets through is found before COMMIT.
+    """
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        _restore_foreign_keys(connection)
+        return
+    driver = _driver_connection(connection)
+    driver.isolation_level = None  # SQLAlchemy sets the driver's own mode again after an AUTOCOMMIT block
+    if driver.execute("PRAGMA foreign_keys").fetchone()[0]:
+        connection.info[_ENFORCED] = True
+        driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+        connection.info[_BROKEN] = _broken_references(driver)
+    except sqlite3.Error:
+        _restore_foreign_keys(connection)
+        raise
+
+
+def _restore_foreign_keys(connection: Connection) -> None:
+    driver = _driver_connection(connection)
+    if not driver.in_transaction and connection.info.pop(_ENFORCED, False):
+        driver.execute("PRAGMA foreign_keys = ON")
+
+
+def _check_references(connection: Connection) -> None:
+    """Raise when the transaction leaves a reference broken that was whole before."""
+    driver = _driver_connection(connection)
+    before: Counter[tuple[str, str]] | None = connection.info.pop(_BROKEN, None)
+    if before is None or not driver.in_transaction:
+        return
+    added = _broken_references(driver) - before
+    if not added:
+        return
+    driver.rollback()
+    listed = ", ".join(
+        f"{count} row{'s' * (count > 1)} of {table} without a {parent}" for (table, parent), count in added.items()
+    )
+    raise BrokenReferences(f"foreign keys would point at nothing: {listed}; the transaction was rolled back")
+
+
+def _broken_references(driver: sqlite3.Connection) -> Counter[tuple[str, str]]:
+    """Number of rows whose foreign key points at nothing, by table and parent.
+
+    A foreign key that names a parent without a fitting key is a mistake of the schema, which the check refuses.
+    """
+    with contextlib.closing(driver.execute("PRAGMA foreign_key_check")) as cursor:
+        return Counter((row[0], row[2]) for row in cursor)
+
+
+def _driver_connection(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def _look(target: Target) -> Found:
+    path = file_of(target.url)
+    if path is None:
+        return Found(target=target, condition=Condition.EMPTY if _is_memory(target.url) else Condition.ABSENT)
+    uri = _uri(path, read_only=True)
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=target.timeouts.lock)) as connection:
+        connection.execute("BEGIN")
+        return _read(connection, target)
+
+
+def _read(connection: sqlite3.Connection, target: Target) -> Found:
+    schema = _quote(target.version_table_schema or "main")
+    tables = {
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+        )
+    }
+    heads: tuple[str, ...] = ()
+    if target.version_table in tables:
+        rows = connection.execute(f"SELECT version_num FROM {schema}.{_quote(target.version_table)}")  # noqa: S608 - quoted
+        heads = tuple(sorted(version for (version,) in rows))
+    if heads:
+        return Found(target=target, condition=Condition.VERSIONED, heads=heads)
+    return Found(target=target, condition=_condition(connection, tables, target.version_table))
+
+
+def _condition(connection: sqlite3.Connection, tables: set[str], own: str) -> Condition:
+    """Tables that no version row speaks for, unless another chain's version table stands beside them."""
+    version_tables = {table for table in tables if _columns(connection, table) == ["version_num"]}
+    filled = tables - version_tables - {own}
+    return Condition.UNVERSIONED if filled and not version_tables - {own} else Condition.EMPTY
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({_quote(table)})")]
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _diagnose(error: BaseException) -> Diagnosis | None:
+    if not is_driver_error(error, "sqlite3"):
+        return None
+    message = first_line(str(error))
+    number = getattr(error, "sqlite_errorcode", None)
+    if number is None:
+        return Diagnosis(fault=faults.UNKNOWN, message=message)
+    code = str(number)
+    found = search(message, faults.SQLITE_PHRASES) if code == "1" else None
+    fault = (
+        (found and found[0].fault) or faults.SQLITE.get(code) or faults.SQLITE.get(str(number & 0xFF), faults.UNKNOWN)
+    )
+    return Diagnosis(fault=fault, code=code, message=message)
+
+
+def _never(_error: BaseException) -> bool:
+    return False
+
+
+#: an absent file is noticed before the driver is asked, and there is no password
+_ANSWERS = Answers(is_absent=_never, is_refused=_never)
