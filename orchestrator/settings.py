@@ -10,6 +10,9 @@ from pathlib import Path
 from orchestrator.errors import SettingsError
 
 
+_CONFIGS = (Path("alembic.ini"), Path("migrations", "alembic.ini"))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where the project's files are, and what the command line said about the whole command."""
@@ -54,7 +57,7 @@ class Settings:
         """Settle each setting from the argument, else the environment, else the default; the files must exist."""
         environ = os.environ if environ is None else environ
         config_path = Path(
-            config or environ.get("ORCHESTRATE_CONFIG") or environ.get("ALEMBIC_CONFIG") or "alembic.ini"
+            config or environ.get("ORCHESTRATE_CONFIG") or environ.get("ALEMBIC_CONFIG") or _default_config()
         ).absolute()
         registry_path = Path(
             registry or environ.get("ORCHESTRATE_REGISTRY") or config_path.parent / "tenants.yaml"
@@ -71,6 +74,11 @@ class Settings:
             log=Path(log).absolute() if log else None,
             accept_shrink=accept_shrink,
         )
+
+
+def _default_config() -> Path:
+    """`alembic.ini` of the current folder, else the one that Flask-Migrate keeps."""
+    return next((path for path in _CONFIGS if path.is_file()), _CONFIGS[0])
 
 
 def _must_exist(path: Path, flag: str, variable: str) -> None:
