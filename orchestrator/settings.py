@@ -9,7 +9,6 @@ from pathlib import Path
 
 from orchestrator.errors import SettingsError
 
-
 _CONFIGS = (Path("alembic.ini"), Path("migrations", "alembic.ini"))
 
 
