@@ -7,19 +7,19 @@ import click
 from orchestrator.cli import options
 from orchestrator.cli.groups import LazyGroup
 
-_NAMES = (
-    "init",
-    "tenants",
-    "status",
-    "plan",
-    "upgrade",
-    "downgrade",
-    "stamp",
-    "revision",
-    "runs",
-    "doctor",
-    "completion",
-)
+_SUMMARIES = {
+    "init": "Start a project, or adopt an Alembic environment.",
+    "tenants": "Show and check the registry.",
+    "status": "Show who is at which revision.",
+    "plan": "Show what an upgrade would do.",
+    "upgrade": "Bring targets up to a revision.",
+    "downgrade": "Take targets back to a revision.",
+    "stamp": "Record a revision without running it.",
+    "revision": "Write a new revision file.",
+    "runs": "Show what was run, and what became of it.",
+    "doctor": "Check everything that a run needs.",
+    "completion": "Print the completion script of a shell.",
+}
 
 _EPILOG = (
     "Exit codes: 0 done or nothing due, 1 failures, 2 usage or settings, 3 refused, 4 paused, "
@@ -30,7 +30,8 @@ _EPILOG = (
 @click.group(
     "orchestrate",
     cls=LazyGroup,
-    modules={name: f"{__name__}.{name}" for name in _NAMES},
+    package=__name__,
+    summaries=_SUMMARIES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
 )

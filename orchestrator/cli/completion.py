@@ -12,7 +12,7 @@ _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_ORCHESTRATE_COMPLETE"
 
 
-@click.command("completion", cls=Command, short_help="Print the completion script of a shell.")
+@click.command("completion", cls=Command)
 @click.argument("shell", type=click.Choice(_SHELLS))
 @options.common
 def command(shell: str) -> None:

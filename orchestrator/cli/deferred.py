@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from orchestrator import (
         adoption,
         authoring,
+        events,
         ledger,
         logs,
         outcomes,
@@ -25,6 +26,7 @@ __all__ = [
     "adoption",
     "authoring",
     "display",
+    "events",
     "ledger",
     "logs",
     "outcomes",

@@ -20,7 +20,7 @@ _FAILED = "failed"
 _MOODS = {"ok": Mood.GOOD, "warning": Mood.WARNING, _FAILED: Mood.BAD}
 
 
-@click.command("doctor", cls=Command, short_help="Check everything that a run needs.")
+@click.command("doctor", cls=Command)
 @options.common
 def command() -> None:
     """Check files, revisions, servers and the ledger, and say what to do about what is wrong.

@@ -8,7 +8,7 @@ from orchestrator.cli import deferred, options, rolling
 from orchestrator.cli.groups import Command
 
 
-@click.command("downgrade", cls=Command, short_help="Take targets back to a revision.")
+@click.command("downgrade", cls=Command)
 @options.revision_argument()
 @options.targeting
 @options.planning

@@ -96,22 +96,29 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """Commands that live one to a module: `upgrade` is the attribute `command` of `orchestrator.cli.upgrade`."""
+    """Commands that live one to a module: `upgrade` is the attribute `command` of the package's module `upgrade`."""
 
-    def __init__(self, *args: Any, modules: Mapping[str, str], **attributes: Any) -> None:
+    def __init__(self, *args: Any, package: str, summaries: Mapping[str, str], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.modules = modules
+        self.package = package
+        self.summaries = summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of a project's life, not of the alphabet."""
-        return list(self.modules)
+        return list(self.summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """Import the module of one command."""
-        if cmd_name not in self.modules:
+        if cmd_name not in self.summaries:
             return None
-        command: click.Command = importlib.import_module(self.modules[cmd_name]).command
+        command: click.Command = importlib.import_module(f"{self.package}.{cmd_name}").command
+        command.short_help = self.summaries[cmd_name]
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """List the summaries: importing each command for its own would take most of the time of `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever goes wrong becomes a message and an exit code here and nowhere else."""

@@ -12,7 +12,7 @@ from orchestrator.cli.terminals import Line
 from orchestrator.errors import UsageError
 
 
-@click.command("plan", cls=Command, short_help="Show what an upgrade would do.")
+@click.command("plan", cls=Command)
 @options.revision_argument(default="head")
 @options.targeting
 @options.planning

@@ -7,12 +7,14 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli import deferred, terminals
 from orchestrator.cli.terminals import Mood, Screen
-from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, RunStarted
 from orchestrator.outcomes import FAILING, Outcome
+
+if TYPE_CHECKING:
+    from orchestrator.events import Event, RunHalted
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.01
@@ -36,11 +38,11 @@ class Tally:
     def take(self, event: Event) -> None:
         """Count one event."""
         match event:
-            case RunStarted(plan=plan):
+            case deferred.events.RunStarted(plan=plan):
                 self.total, self.began = sum(1 for _ in plan.jobs), self.clock()
-            case JobStarted():
+            case deferred.events.JobStarted():
                 self.running += 1
-            case JobFinished(outcome=outcome):
+            case deferred.events.JobFinished(outcome=outcome):
                 self.done += 1
                 self.running = max(0, self.running - 1)
                 self.failed += outcome.status in FAILING
@@ -90,11 +92,11 @@ class PlainProgress:
         """Write what is worth a line."""
         self.tally.take(event)
         match event:
-            case RunStarted():
+            case deferred.events.RunStarted():
                 self._said_at = self._clock()
-            case JobFinished(outcome=outcome) if outcome.status in FAILING:
-                tell_failure(outcome, self.tally.failed, lambda line: self._say(line, Mood.BAD))
-            case RunHalted(cause=cause) if cause != INTERRUPTED:
+            case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
+                tell_failure(outcome, self.tally.failed, self._say_failure)
+            case deferred.events.RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._say(halted(event), Mood.WARNING)
         if self._is_time():
             self._say(progress_line(self.tally))
@@ -109,6 +111,9 @@ class PlainProgress:
             return False
         self._said_at, self._said_done = self._clock(), self.tally.done
         return True
+
+    def _say_failure(self, text: str) -> None:
+        self._say(text, Mood.BAD)
 
     def _say(self, text: str, mood: Mood | None = None) -> None:
         self._screen.say(f"{datetime.datetime.now():%H:%M:%S} {text}", mood)

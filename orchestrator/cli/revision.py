@@ -12,7 +12,7 @@ from orchestrator.errors import UsageError
 _REVISION = "Revision"
 
 
-@click.command("revision", cls=Command, short_help="Write a new revision file.")
+@click.command("revision", cls=Command)
 @options.option(
     "-m", "--message", heading=_REVISION, metavar="TEXT", required=True, help="What it does, in a few words."
 )

@@ -17,11 +17,11 @@ from orchestrator.cli.options import Common, Format, Planning, Running, Targetin
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import report_lines
 from orchestrator.errors import ExitCode
-from orchestrator.events import Event, JobFinished, Listener, RunFinished, RunStarted, event_json
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
 from orchestrator.redaction import scrub
 
 if TYPE_CHECKING:
+    from orchestrator.events import Event, Listener, RunStarted
     from orchestrator.plans import Command, Plan
     from orchestrator.project import Project
 
@@ -98,11 +98,11 @@ class _Record:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunStarted():
+            case deferred.events.RunStarted():
                 self._started, self._started_at = event, datetime.datetime.now(datetime.UTC)
-            case JobFinished(outcome=outcome):
+            case deferred.events.JobFinished(outcome=outcome):
                 self._outcomes[outcome.target] = outcome
-            case RunFinished(report=report):
+            case deferred.events.RunFinished(report=report):
                 self.report = report
             case _:
                 pass
@@ -156,7 +156,7 @@ def _json_lines(common: Common) -> Callable[[Event], None]:
         if gone:
             return
         try:
-            common.screen.raw(documents.json_line(event_json(event)))
+            common.screen.raw(documents.json_line(deferred.events.event_json(event)))
         except BrokenPipeError:
             gone = True
 

@@ -11,7 +11,7 @@ from orchestrator.cli.render_runs import run_row, runs_lines, story_document, st
 from orchestrator.errors import UsageError
 
 
-@click.group("runs", cls=Group, short_help="Show what was run, and what became of it.")
+@click.group("runs", cls=Group)
 @options.common
 def command() -> None:
     """Show what was run, and what became of it, from the ledger alone."""

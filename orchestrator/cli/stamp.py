@@ -8,7 +8,7 @@ from orchestrator.cli import deferred, options, rolling
 from orchestrator.cli.groups import Command
 
 
-@click.command("stamp", cls=Command, short_help="Record a revision without running it.")
+@click.command("stamp", cls=Command)
 @options.revision_argument()
 @options.targeting
 @options.planning

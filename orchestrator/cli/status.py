@@ -10,7 +10,7 @@ from orchestrator.cli.render_status import status_lines
 from orchestrator.errors import ExitCode
 
 
-@click.command("status", cls=Command, short_help="Show who is at which revision.")
+@click.command("status", cls=Command)
 @options.targeting
 @options.option("--check", heading="Output", is_flag=True, help="Exit 5 unless every target is at head.")
 @options.common

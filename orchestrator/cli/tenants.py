@@ -12,7 +12,7 @@ from orchestrator.cli.terminals import Line, Mood
 from orchestrator.errors import ExitCode
 
 
-@click.group("tenants", cls=Group, short_help="Show and check the registry.")
+@click.group("tenants", cls=Group)
 @options.common
 def command() -> None:
     """Show and check the tenants of the registry. Nothing is written."""

@@ -8,7 +8,7 @@ from orchestrator.cli import deferred, options, rolling
 from orchestrator.cli.groups import Command
 
 
-@click.command("upgrade", cls=Command, short_help="Bring targets up to a revision.")
+@click.command("upgrade", cls=Command)
 @options.revision_argument(default="head")
 @options.targeting
 @options.planning

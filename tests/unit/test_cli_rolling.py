@@ -1,0 +1,193 @@
+"""`upgrade`, `downgrade` and `stamp`: consent, the run, the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import terminals
+from orchestrator.errors import LedgerError
+from orchestrator.outcomes import Status
+from orchestrator.plans import Command
+from tests.unit.cli_fakes import FakeProject, outcome, plan, skipped
+from tests.unit.cli_runs import Invoke, invoke, project
+
+__all__ = ["invoke", "project"]
+
+
+def protect(project: FakeProject) -> None:
+    project.registry.protected = True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminals, "is_interactive", lambda: True)
+
+
+def test_an_upgrade_runs_and_reports(invoke: Invoke, project: FakeProject) -> None:
+    result = invoke("upgrade", "--all")
+
+    assert result.exit_code == 0
+    assert "3  upgraded" in result.stdout
+    assert project.planned["command"] is Command.UPGRADE
+    assert project.ran["executor"] == "processes"
+    assert project.closed
+
+
+def test_a_failed_target_makes_exit_code_one_and_says_what_to_type(invoke: Invoke, project: FakeProject) -> None:
+    project.ends = {"globex": Status.FAILED}
+
+    result = invoke("upgrade", "--all", "--executor", "inline")
+
+    assert result.exit_code == 1
+    assert "23505 UniqueViolation in revision r007" in result.stdout
+    assert "orchestrate upgrade --failed" in result.stdout
+    assert project.ran["executor"] == "inline"
+
+
+def test_json_leaves_standard_output_to_the_report(invoke: Invoke, project: FakeProject) -> None:
+    project.notes = ("asyncpg was replaced by psycopg",)
+    project.ends = {"globex": Status.FAILED}
+    project.__post_init__()
+
+    result = invoke("upgrade", "--all", "-o", "json")
+
+    document = json.loads(result.stdout)
+    assert document["format"] == "orchestrate.report/1"
+    assert document["counts"]["failed"] == 1
+    assert "asyncpg was replaced" in result.stderr
+
+
+def test_jsonl_streams_one_event_a_line(invoke: Invoke, project: FakeProject) -> None:
+    result = invoke("upgrade", "--all", "-o", "jsonl")
+
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[0]["type"] == "RunStarted"
+    assert events[-1]["type"] == "RunFinished"
+    assert [event["type"] for event in events].count("JobFinished") == 3
+    assert all(event["format"] == "orchestrate.event/1" for event in events)
+
+
+def test_the_report_goes_to_a_file_as_well(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+
+    result = invoke("upgrade", "--all", "--report", str(file))
+
+    assert "3  upgraded" in result.stdout
+    assert json.loads(file.read_text())["counts"]["upgraded"] == 3
+
+
+def test_the_report_is_written_even_when_the_run_breaks(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
+    def breaks(fake: FakeProject) -> None:
+        raise LedgerError("the ledger cannot be written: disk full")
+
+    project.during = breaks
+    file = tmp_path / "report.json"
+
+    result = invoke("upgrade", "--all", "--report", str(file))
+
+    assert result.exit_code == 2
+    assert "disk full" in result.stderr
+    document = json.loads(file.read_text())
+    assert document["status"] == "interrupted"
+    assert document["counts"]["not_started"] == 3
+
+
+def test_silence_leaves_only_the_report(invoke: Invoke, project: FakeProject) -> None:
+    project.ends = {"globex": Status.FAILED}
+
+    assert "globex failed" in invoke("upgrade", "--all").stderr
+    assert invoke("upgrade", "--all", "-q").stderr == ""
+
+
+def test_a_dry_run_shows_the_plan_and_stops(invoke: Invoke, project: FakeProject) -> None:
+    protect(project)
+
+    result = invoke("downgrade", "-1", "--all", "--dry-run")
+
+    assert result.exit_code == 0
+    assert "3 targets from r006 to r007" in result.stdout
+    assert not project.ran
+
+
+def test_an_upgrade_does_not_ask(invoke: Invoke, project: FakeProject) -> None:
+    assert invoke("upgrade", "--all", typed="").exit_code == 0
+    assert project.ran
+
+
+@pytest.mark.parametrize("verb", ["downgrade", "stamp"])
+def test_what_removes_needs_yes_without_a_terminal(invoke: Invoke, project: FakeProject, verb: str) -> None:
+    result = invoke(verb, "r006", "--all")
+
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert not project.ran
+    assert invoke(verb, "r006", "--all", "--yes").exit_code == 0
+    assert project.ran
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("typed", "code", "runs"), [("y\n", 0, True), ("n\n", 3, False), ("\n", 3, False)])
+def test_a_person_is_asked_with_the_counts(
+    invoke: Invoke, project: FakeProject, typed: str, code: int, runs: bool
+) -> None:
+    project.settled = (outcome("umbrella", Status.UNCHANGED),)
+
+    result = invoke("downgrade", "-1", "--all", typed=typed)
+
+    assert "downgrade to -1 3 of 4 targets in billing staging? [y/N]" in result.stderr
+    assert result.exit_code == code
+    assert bool(project.ran) is runs
+
+
+@pytest.mark.usefixtures("terminal")
+def test_nobody_is_asked_when_nothing_would_be_done(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "plan", lambda *_, **__: plan(settled=[skipped("acme")], command=Command.DOWNGRADE))
+
+    assert invoke("downgrade", "-1", "--all").exit_code == 0
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_question_that_nobody_answers_ends_the_command(invoke: Invoke, project: FakeProject) -> None:
+    result = invoke("downgrade", "-1", "--all", typed="")
+
+    assert result.exit_code == 130
+    assert not project.ran
+
+
+@pytest.mark.parametrize("verb", ["upgrade", "downgrade", "stamp"])
+@pytest.mark.parametrize("words", [[], ["--yes"], ["--confirm", "production"]])
+def test_a_protected_environment_must_be_named(
+    invoke: Invoke, project: FakeProject, verb: str, words: list[str]
+) -> None:
+    protect(project)
+
+    result = invoke(verb, "r006", "--all", *words)
+
+    assert result.exit_code == 3
+    assert "staging" in result.stderr
+    assert not project.ran
+
+
+def test_a_protected_environment_that_is_named_is_written_to(invoke: Invoke, project: FakeProject) -> None:
+    protect(project)
+
+    assert invoke("upgrade", "--all", "--confirm", "staging").exit_code == 0
+    assert project.ran
+
+
+def test_the_wrong_name_is_refused_where_nothing_is_protected(invoke: Invoke, project: FakeProject) -> None:
+    assert invoke("upgrade", "--all", "--confirm", "production").exit_code == 3
+    assert not project.ran
+
+
+def test_names_are_kept_for_completion(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
+    invoke("upgrade", "--all")
+
+    kept = json.loads((tmp_path / ".orchestrate" / "completion.json").read_text())
+    assert kept["tenants"] == ["acme", "globex", "initech"]
+    assert kept["runs"] == [project.ledger.runs()[0].id]
