@@ -94,7 +94,10 @@ def configured(**values: object) -> Flask:
 def test_main_database_and_binds_come_from_the_configuration() -> None:
     app = configured(
         SQLALCHEMY_DATABASE_URI="postgresql+psycopg://app:p%40ss@db/{tenant}",
-        SQLALCHEMY_BINDS={"logs": {"url": "sqlite:///logs-{tenant}.db", "echo": True}, "mail": "sqlite:////var/mail.db"},
+        SQLALCHEMY_BINDS={
+            "logs": {"url": "sqlite:///logs-{tenant}.db", "echo": True},
+            "mail": "sqlite:////var/mail.db",
+        },
     )
     databases = applications.databases(app)
     assert list(databases) == [None, "logs", "mail"]
