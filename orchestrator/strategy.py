@@ -62,6 +62,8 @@ class Strategy:
     concurrency: int | None = None
     max_failures: Budget = Budget(count=0)
     waves: tuple[WaveRule, ...] = ()
+    #: keys that are checked now and act with rollouts by waves: strict, order_by, transaction, window, freeze, deadline
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def jobs_at_once(self) -> int:
         """Jobs in flight at once; `auto` is four times the cores of this process."""

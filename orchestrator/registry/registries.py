@@ -1,0 +1,48 @@
+"""What loading gives: the whole fleet, validated and frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from orchestrator.strategy import Strategy
+from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """Where tenants of one template live: schemas of one database, databases of one server, or files of one folder."""
+
+    url: URL
+    connect_args: Mapping[str, Any] = dataclasses.field(default_factory=Hidden)
+    password: PasswordCommand | None = None
+    #: glob of the names, with `*` for what differs by tenant
+    match: str
+    #: whether the names are schemas
+    schemas: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """All tenants of one project in one environment, and how to roll out to them."""
+
+    path: Path
+    project: str
+    environment: str
+    protected: bool
+    #: a SQLAlchemy URL; it may carry a password
+    ledger: str = dataclasses.field(repr=False)
+    tenants: tuple[Tenant, ...]
+    #: in the order of the registry, the databases of a tenant in theirs
+    targets: tuple[Target, ...]
+    strategies: Mapping[str, Strategy]
+    #: `host:port` to the most jobs that may run on it at once
+    server_caps: Mapping[str, int]
+    #: what should be said once
+    notes: tuple[str, ...]
+    #: what `unregistered` looks through
+    patterns: tuple[Pattern, ...] = ()
