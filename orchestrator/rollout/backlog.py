@@ -85,9 +85,10 @@ class Backlog:
             del self._needs[job.target]
         return dropped
 
-    def stuck(self) -> list[Job]:
-        """Jobs that still wait for another one."""
+    def take_stuck(self) -> list[Job]:
+        """Take out the jobs that still wait for another one."""
         blocked = {job.target: job for jobs in self._behind.values() for job in jobs if job.target in self._needs}
+        self._needs.clear()
         return sorted(blocked.values(), key=lambda job: self._order[job.target])
 
     def _blocked_by(self, target: str) -> list[Job]:

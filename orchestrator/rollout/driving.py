@@ -251,10 +251,9 @@ class Rollout:
         """Skip jobs that wait for each other in a circle, which no wave could ever start."""
         if self._halted:
             return
-        for job in self._backlog.stuck():
-            if job.target not in self._finished:
-                text = f"waits for {', '.join(job.after)} in a circle; mend `after` in the registry"
-                self._keep(job, job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text)))
+        for job in self._backlog.take_stuck():
+            text = f"waits for {', '.join(job.after)} in a circle; mend `after` in the registry"
+            self._keep(job, job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text)))
 
     def _conclude(self) -> Conclusion:
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")

@@ -1,0 +1,643 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import pytest
+
+from orchestrator import rollout
+from orchestrator.errors import ExitCode, LedgerError, OrchestratorError
+from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, WaveStarted
+from orchestrator.outcomes import FailureKind, Outcome, Reason, RunStatus, Status
+from orchestrator.plans import Job, Plan
+from orchestrator.rollout import Conclusion, StopCause, StopSignal
+from orchestrator.testing import (
+    MemoryLedger,
+    RecordingListener,
+    ScriptedExecutor,
+    a_failure,
+    a_job,
+    a_plan,
+    a_wave,
+    an_outcome,
+)
+
+
+class Drive:
+    """A plan driven in a thread of its own, with every future in the test's hand."""
+
+    def __init__(self, plan: Plan, *, hold: bool = True, **script: Status | Outcome | Exception) -> None:
+        self.plan = plan
+        self.executor = ScriptedExecutor(script, hold=hold)
+        self.listener = RecordingListener()
+        self.ledger = MemoryLedger()
+        self.run = self.ledger.open_run(plan, operator="tester", fleet=10).id
+        self.stop = StopSignal()
+        self.conclusion: Conclusion | None = None
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self._drive, daemon=True)
+
+    def _drive(self) -> None:
+        self.conclusion = rollout.execute(
+            self.run,
+            self.plan,
+            self._submit,
+            self.ledger,
+            [self.listener, self._note],
+            self.stop,
+            cancel=lambda: self.executor.close(cancel=True),
+        )
+
+    def _submit(self, job: Job) -> Future[Outcome]:
+        future = self.executor.submit(job)
+        with self.changed:
+            self.changed.notify_all()
+        return future
+
+    def _note(self, event: Event) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def start(self) -> Drive:
+        self.thread.start()
+        return self
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(holds, 20), (self.executor.in_flight, self.listener.names)
+
+    def in_flight(self, *targets: str) -> None:
+        """Wait until just these are in flight."""
+        self.until(lambda: self.executor.in_flight == targets)
+
+    def finish(self, target: str, script: Status | Outcome | None = None) -> None:
+        """End one job, and wait until the rollout has taken it in."""
+        self.executor.finish(target, script)
+        self.until(lambda: target in {event.outcome.target for event in self.finished})
+
+    @property
+    def finished(self) -> list[JobFinished]:
+        return [event for event in self.listener.events if isinstance(event, JobFinished)]
+
+    @property
+    def halts(self) -> list[RunHalted]:
+        return [event for event in self.listener.events if isinstance(event, RunHalted)]
+
+    def end(self) -> Conclusion:
+        if self.thread.ident is not None:
+            self.thread.join(20)
+        assert self.conclusion is not None
+        return self.conclusion
+
+
+def drive(plan: Plan, **script: Status | Outcome | Exception) -> Drive:
+    """Drive the plan to its end with an executor that answers inside `submit`, as the inline one does."""
+    driven = Drive(plan, hold=False, **script)
+    driven._drive()
+    return driven
+
+
+def statuses(conclusion: Conclusion) -> dict[str, str]:
+    return {outcome.target: outcome.status.value for outcome in conclusion.outcomes}
+
+
+def submitted(driven: Drive) -> list[str]:
+    return [job.target for job in driven.executor.submitted]
+
+
+class TestOrder:
+    def test_waves_run_one_after_the_other(self) -> None:
+        plan = a_plan(a_wave("a", "b", name="canary"), a_wave("c", name="rest"))
+        driven = Drive(plan).start()
+        driven.in_flight("a", "b")
+        driven.finish("a")
+        assert submitted(driven) == ["a", "b"]
+        driven.finish("b")
+        driven.in_flight("c")
+        driven.finish("c")
+        conclusion = driven.end()
+        assert conclusion.status is RunStatus.SUCCEEDED
+        assert conclusion.exit_code is ExitCode.OK
+        assert [(wave.name, wave.status, wave.counts["upgraded"]) for wave in conclusion.waves] == [
+            ("canary", "succeeded", 2),
+            ("rest", "succeeded", 1),
+        ]
+
+    def test_events_come_in_order(self) -> None:
+        driven = drive(a_plan(a_wave("a", name="canary"), a_wave("b", name="rest")))
+        assert driven.listener.names == ["WaveStarted", "JobStarted", "JobFinished"] * 2
+        assert [event.wave for event in driven.listener.events if isinstance(event, WaveStarted)] == ["canary", "rest"]
+
+    def test_no_more_jobs_in_flight_than_the_wave_allows(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2))).start()
+        driven.in_flight("a", "b")
+        driven.finish("b")
+        driven.in_flight("a", "c")
+        driven.finish("a")
+        driven.finish("c")
+        driven.end()
+
+    def test_no_more_jobs_in_flight_than_a_server_allows(self) -> None:
+        jobs = [a_job(name, server=server) for name, server in (("a", "s1"), ("b", "s1"), ("c", "s1"), ("d", "s2"))]
+        driven = Drive(a_plan(*jobs, server_caps={"s1": 1})).start()
+        driven.in_flight("a", "d")
+        driven.finish("a")
+        driven.in_flight("d", "b")
+        for name in ("d", "b"):
+            driven.finish(name)
+        driven.in_flight("c")
+        driven.finish("c")
+        driven.end()
+
+    @pytest.mark.parametrize(("caps", "expected"), [({}, 8), ({"*": 3}, 3), ({"*": 3, "s1": 5}, 5), ({"s1": 0}, 1)])
+    def test_the_cap_of_a_server(self, caps: dict[str, int], expected: int) -> None:
+        jobs = [a_job(f"t{number:02}", server="s1") for number in range(12)]
+        driven = Drive(a_plan(a_wave(*jobs, concurrency=12), server_caps=caps)).start()
+        driven.until(lambda: len(driven.executor.in_flight) == expected)
+        driven.finish("t00")
+        driven.until(lambda: len(driven.executor.submitted) == expected + 1)
+        assert len(driven.executor.in_flight) == expected
+        driven.stop.now()
+        driven.end()
+
+    def test_servers_take_turns(self) -> None:
+        jobs = [a_job(f"{server}{number}", server=server) for server in "xyz" for number in range(3)]
+        driven = Drive(a_plan(a_wave(*jobs, concurrency=6))).start()
+        driven.in_flight("x0", "y0", "z0", "x1", "y1", "z1")
+        driven.stop.now()
+        driven.end()
+
+    def test_one_at_a_time_keeps_the_order_of_the_plan(self) -> None:
+        jobs = [a_job(name, server=server) for name, server in (("a", "s1"), ("b", "s1"), ("c", "s2"), ("d", "s1"))]
+        assert submitted(drive(a_plan(a_wave(*jobs, concurrency=1)))) == ["a", "b", "c", "d"]
+
+    def test_outcomes_stand_in_the_order_of_the_plan(self) -> None:
+        plan = a_plan("a", "b", settled=[an_outcome("z", Status.UNCHANGED)])
+        driven = Drive(plan).start()
+        driven.in_flight("a", "b")
+        driven.finish("b")
+        driven.finish("a")
+        assert [outcome.target for outcome in driven.end().outcomes] == ["a", "b", "z"]
+
+    def test_a_plan_without_jobs_succeeds(self) -> None:
+        driven = drive(a_plan(settled=[an_outcome("a", Status.UNCHANGED)]))
+        assert driven.conclusion is not None
+        assert driven.conclusion.status is RunStatus.SUCCEEDED
+        assert driven.listener.events == []
+
+
+class TestLedger:
+    def test_the_intent_is_written_before_the_job_is_submitted(self) -> None:
+        plan = a_plan("a")
+        driven = Drive(plan)
+        seen = []
+
+        def submit(job: Job) -> Future[Outcome]:
+            seen.append(driven.ledger.attempts(driven.run, job.target))
+            return driven.executor.submit(job)
+
+        driven.executor = ScriptedExecutor()
+        rollout.execute(driven.run, plan, submit, driven.ledger)
+        ((attempt,),) = seen
+        assert attempt.number == 1
+        assert attempt.outcome is None
+
+    def test_the_outcome_is_written_before_it_is_told(self) -> None:
+        plan = a_plan("a")
+        ledger = MemoryLedger()
+        run = ledger.open_run(plan, operator="tester", fleet=1).id
+        written = []
+
+        def listener(event: Event) -> None:
+            if isinstance(event, JobFinished):
+                written.extend(ledger.outcomes(run))
+
+        rollout.execute(run, plan, ScriptedExecutor().submit, ledger, [listener])
+        assert [outcome.status for outcome in written] == [Status.UPGRADED]
+
+    def test_the_number_of_the_attempt_is_kept(self) -> None:
+        (outcome,) = drive(a_plan("a")).end().outcomes
+        assert outcome.attempts == 1
+
+    def test_nothing_is_submitted_when_the_intent_cannot_be_written(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1), max_failures=None), hold=False)
+        driven.ledger = BrokenLedger(driven, start="b")
+        driven._drive()
+        conclusion = driven.end()
+        assert submitted(driven) == ["a"]
+        assert statuses(conclusion) == {"a": "upgraded", "b": "not_started"}
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
+        assert isinstance(conclusion.error, LedgerError)
+        assert [halt.cause for halt in driven.halts] == ["ledger"]
+
+    def test_jobs_in_flight_end_when_an_outcome_cannot_be_written(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2)))
+        driven.ledger = BrokenLedger(driven, record="a")
+        driven.start()
+        driven.in_flight("a", "b")
+        driven.finish("a")
+        driven.finish("b")
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "upgraded", "b": "upgraded", "c": "not_started"}
+        assert conclusion.status is RunStatus.HALTED
+        assert "disk" in str(conclusion.error)
+
+    def test_a_last_outcome_that_cannot_be_written_is_not_a_success(self) -> None:
+        driven = Drive(a_plan("a"), hold=False)
+        driven.ledger = BrokenLedger(driven, record="a")
+        driven._drive()
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "upgraded"}
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
+
+
+class BrokenLedger(MemoryLedger):
+    """Cannot write the intent, or the outcome, of one target."""
+
+    def __init__(self, driven: Drive, *, start: str = "", record: str = "") -> None:
+        super().__init__(store=driven.ledger._store)
+        self._broken = (start, record)
+
+    def start(self, run: str, job: Job) -> int:
+        if job.target == self._broken[0]:
+            raise LedgerError("disk full")
+        return super().start(run, job)
+
+    def record(self, run: str, outcome: Outcome) -> None:
+        if outcome.target == self._broken[1]:
+            raise LedgerError("disk full")
+        super().record(run, outcome)
+
+
+class TestBudget:
+    @pytest.mark.parametrize(("limit", "started"), [(0, 1), (1, 2), (2, 3), (None, 6)])
+    def test_a_run_halts_when_its_failures_exceed_the_limit(self, limit: int | None, started: int) -> None:
+        names = [f"t{number}" for number in range(6)]
+        plan = a_plan(a_wave(*names, concurrency=1), max_failures=limit)
+        driven = drive(plan, **dict.fromkeys(names, Status.FAILED))
+        assert len(driven.executor.submitted) == started
+        conclusion = driven.end()
+        assert conclusion.exit_code is ExitCode.FAILURES
+        assert conclusion.status is (RunStatus.FAILED if limit is None else RunStatus.HALTED)
+
+    @pytest.mark.parametrize("limit", [0, 1])
+    def test_a_wave_has_a_budget_of_its_own(self, limit: int) -> None:
+        plan = a_plan(
+            a_wave("a", "b", name="canary", concurrency=1, max_failures=limit), a_wave("c", name="rest"), max_failures=9
+        )
+        conclusion = drive(plan, a=Status.FAILED).end()
+        after = "not_started" if limit == 0 else "upgraded"
+        assert statuses(conclusion) == {"a": "failed", "b": after, "c": after}
+        assert [wave.status for wave in conclusion.waves] == (
+            ["halted", "not_started"] if limit == 0 else ["failed", "succeeded"]
+        )
+
+    def test_failures_of_an_earlier_wave_do_not_count_for_the_next_one(self) -> None:
+        first = a_wave("a", name="first", max_failures=1)
+        second = a_wave("b", "c", name="second", concurrency=1, max_failures=1)
+        conclusion = drive(a_plan(first, second, max_failures=None), a=Status.FAILED, b=Status.FAILED).end()
+        assert statuses(conclusion)["c"] == "upgraded"
+
+    def test_lost_jobs_count(self) -> None:
+        conclusion = drive(a_plan(a_wave("a", "b", concurrency=1)), a=Status.LOST).end()
+        assert statuses(conclusion) == {"a": "lost", "b": "not_started"}
+
+    def test_targets_that_were_unreachable_when_planning_count(self) -> None:
+        driven = drive(a_plan("a", settled=[an_outcome("z", Status.FAILED)]))
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "not_started", "z": "failed"}
+        assert conclusion.status is RunStatus.HALTED
+        assert [wave.status for wave in conclusion.waves] == ["not_started"]
+        assert driven.listener.names == ["RunHalted"]
+
+    @pytest.mark.parametrize("status", [Status.SKIPPED, Status.DEFERRED, Status.NOT_PROVISIONED])
+    def test_targets_that_did_not_fail_do_not_count(self, status: Status) -> None:
+        plan = a_plan(a_wave("a", "b", concurrency=1), settled=[an_outcome("z", status)])
+        assert statuses(drive(plan, a=status).end())["b"] == "upgraded"
+
+    def test_a_server_that_is_down_counts_once(self) -> None:
+        down = a_failure(FailureKind.SERVER, code="2003")
+        settled = [an_outcome(name, Status.FAILED, failure=down) for name in ("x", "y", "z")]
+        conclusion = drive(a_plan("a", settled=settled, max_failures=1)).end()
+        assert statuses(conclusion)["a"] == "upgraded"
+        assert statuses(drive(a_plan("a", settled=settled, max_failures=0)).end())["a"] == "not_started"
+
+    def test_what_is_in_flight_ends(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2))).start()
+        driven.in_flight("a", "b")
+        driven.finish("a", Status.FAILED)
+        driven.finish("b")
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "failed", "b": "upgraded", "c": "not_started"}
+        (halt,) = driven.halts
+        assert (halt.cause, halt.in_flight, halt.not_started) == ("budget", 1, 1)
+        assert "1 failure exceeds max_failures 0 of the run: a" in halt.text
+        assert conclusion.outcomes[2].reason == Reason(code="halted", text=halt.text)
+
+    def test_a_failure_with_nothing_left_is_not_a_halt(self) -> None:
+        driven = drive(a_plan("a"), a=Status.FAILED)
+        assert driven.end().status is RunStatus.FAILED
+        assert driven.halts == []
+
+    @pytest.mark.parametrize(("limit", "rest"), [(9, "not_started"), (None, "upgraded")])
+    def test_a_failure_that_all_would_share_halts_at_once(self, limit: int | None, rest: str) -> None:
+        plan = a_plan(a_wave("a", "b", concurrency=1), max_failures=limit)
+        failure = a_failure(FailureKind.RUN, message="env.py is broken")
+        driven = drive(plan, a=an_outcome("a", Status.FAILED, failure=failure))
+        assert statuses(driven.end())["b"] == rest
+        assert [(halt.cause, "env.py is broken" in halt.text) for halt in driven.halts] == (
+            [("run_level", True)] if limit else []
+        )
+
+
+class TestDependencies:
+    def test_a_target_waits_for_those_before_it(self) -> None:
+        driven = Drive(a_plan(a_job("b", after=("a",)), "a", "c")).start()
+        driven.in_flight("a", "c")
+        driven.finish("c")
+        assert submitted(driven) == ["a", "c"]
+        driven.finish("a")
+        driven.in_flight("b")
+        driven.finish("b")
+        assert driven.end().exit_code is ExitCode.OK
+
+    def test_it_waits_for_all_of_them(self) -> None:
+        driven = Drive(a_plan(a_job("c", after=("a", "b")), "a", "b")).start()
+        driven.in_flight("a", "b")
+        driven.finish("a")
+        assert driven.executor.in_flight == ("b",)
+        driven.finish("b")
+        driven.in_flight("c")
+        driven.finish("c")
+        driven.end()
+
+    @pytest.mark.parametrize("status", [Status.FAILED, Status.LOST, Status.SKIPPED, Status.NOT_PROVISIONED])
+    def test_it_is_skipped_when_one_of_them_is_not_done(self, status: Status) -> None:
+        plan = a_plan("a", a_job("b", after=("a",)), a_job("c", after=("b",)), "d", max_failures=None)
+        driven = drive(plan, a=status)
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": status.value, "b": "skipped", "c": "skipped", "d": "upgraded"}
+        reasons = {outcome.target: outcome.reason for outcome in conclusion.outcomes}
+        assert reasons["b"] is not None
+        assert reasons["b"].code == "dependency_failed"
+        assert reasons["b"].text.startswith("a must be done first")
+        assert reasons["c"] is not None
+        assert reasons["c"].text.startswith("b must be done first")
+        assert {outcome.target for outcome in driven.ledger.outcomes(driven.run)} == {"a", "b", "c", "d"}
+        assert [event.outcome.target for event in driven.finished][:3] == ["a", "b", "c"]
+
+    def test_a_thousand_targets_behind_a_failed_one(self) -> None:
+        chain = [a_job(f"t{number}", after=(f"t{number - 1}",)) for number in range(1, 3000)]
+        conclusion = drive(a_plan("t0", *chain), t0=Status.FAILED).end()
+        assert set(statuses(conclusion).values()) == {"failed", "skipped"}
+
+    @pytest.mark.parametrize(
+        ("settled", "expected"),
+        [
+            (an_outcome("a", Status.UNCHANGED), "upgraded"),
+            (an_outcome("a", Status.SKIPPED, reason=Reason(code="past", text="")), "upgraded"),
+            (an_outcome("a", Status.SKIPPED, reason=Reason(code="quarantined", text="")), "skipped"),
+            (an_outcome("a", Status.SKIPPED, reason=Reason(code="unknown_revision", text="")), "skipped"),
+            (an_outcome("a", Status.NOT_PROVISIONED), "skipped"),
+            (an_outcome("a", Status.FAILED), "skipped"),
+            (an_outcome("a", Status.DEFERRED, reason=Reason(code="server_down", text="")), "deferred"),
+        ],
+    )
+    def test_what_the_plan_settled_decides_as_well(self, settled: Outcome, expected: str) -> None:
+        plan = a_plan(a_job("b", after=("a",)), settled=[settled], max_failures=None)
+        assert statuses(drive(plan).end())["b"] == expected
+
+    def test_a_target_ahead_of_the_code_is_good_enough_when_that_is_allowed(self) -> None:
+        ahead = an_outcome("a", Status.SKIPPED, reason=Reason(code="unknown_revision", text=""))
+        plan = a_plan(a_job("b", after=("a",)), settled=[ahead], allow_ahead=True)
+        conclusion = drive(plan).end()
+        assert statuses(conclusion)["b"] == "upgraded"
+        assert conclusion.exit_code is ExitCode.OK
+
+    def test_a_target_outside_the_plan_keeps_nobody_waiting(self) -> None:
+        assert statuses(drive(a_plan(a_job("b", after=("elsewhere",)))).end()) == {"b": "upgraded"}
+
+    def test_a_chain_across_waves(self) -> None:
+        plan = a_plan(
+            a_wave("a", name="one"),
+            a_wave(a_job("b", wave="two", after=("a",)), name="two"),
+            a_wave(a_job("c", wave="three", after=("b",)), name="three"),
+        )
+        assert submitted(drive(plan)) == ["a", "b", "c"]
+        keep_going = a_plan(*plan.waves, max_failures=None)
+        assert statuses(drive(keep_going, a=Status.FAILED).end()) == {"a": "failed", "b": "skipped", "c": "skipped"}
+
+    def test_a_target_before_one_of_a_later_wave_runs_with_that_wave(self) -> None:
+        plan = a_plan(a_wave(a_job("b", wave="one", after=("a",)), "c", name="one"), a_wave("a", name="two"))
+        driven = drive(plan)
+        assert submitted(driven) == ["c", "a", "b"]
+        assert driven.end().exit_code is ExitCode.OK
+
+    def test_a_circle_is_skipped_instead_of_waited_for(self) -> None:
+        plan = a_plan(a_job("a", after=("b",)), a_job("b", after=("a",)), a_job("c", after=("c",)), "d")
+        conclusion = drive(plan).end()
+        assert statuses(conclusion) == {"a": "skipped", "b": "skipped", "c": "skipped", "d": "upgraded"}
+        assert conclusion.exit_code is ExitCode.FAILURES
+
+    def test_those_behind_a_target_that_halts_the_run_are_skipped_and_the_rest_not_started(self) -> None:
+        plan = a_plan(a_wave("a", a_job("b", after=("a",)), "c", concurrency=1))
+        assert statuses(drive(plan, a=Status.FAILED).end()) == {"a": "failed", "b": "skipped", "c": "not_started"}
+
+
+class TestStopping:
+    @pytest.mark.parametrize(("cause", "exit_code"), [(StopCause.INTERRUPTED, 130), (StopCause.TERMINATED, 143)])
+    def test_a_drain_lets_jobs_in_flight_finish(self, cause: StopCause, exit_code: int) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2), a_wave("d", name="later"))).start()
+        driven.in_flight("a", "b")
+        driven.stop.request(cause)
+        driven.until(lambda: bool(driven.halts))
+        driven.finish("a")
+        driven.finish("b")
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "upgraded", "b": "upgraded", "c": "not_started", "d": "not_started"}
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.INTERRUPTED, exit_code)
+        (halt,) = driven.halts
+        assert (halt.cause, halt.in_flight, halt.not_started) == ("interrupted", 2, 2)
+        assert conclusion.outcomes[3].reason is not None
+        assert conclusion.outcomes[3].reason.code == "interrupted"
+        assert [wave.status for wave in conclusion.waves] == ["interrupted", "not_started"]
+
+    def test_the_second_request_cancels_what_is_in_flight(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1))).start()
+        driven.in_flight("a")
+        driven.stop.request()
+        driven.stop.request()
+        conclusion = driven.end()
+        assert driven.executor.cancelled
+        assert statuses(conclusion) == {"a": "lost", "b": "not_started"}
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.INTERRUPTED, 130)
+
+    def test_a_run_that_lost_its_last_jobs_to_a_stop_is_interrupted(self) -> None:
+        driven = Drive(a_plan("a")).start()
+        driven.in_flight("a")
+        driven.stop.now(StopCause.TERMINATED)
+        assert driven.end().exit_code is ExitCode.TERMINATED
+
+    def test_a_drain_that_finds_nothing_left_changes_nothing(self) -> None:
+        driven = Drive(a_plan("a")).start()
+        driven.in_flight("a")
+        driven.stop.drain()
+        driven.until(lambda: bool(driven.halts))
+        driven.finish("a")
+        assert driven.end().status is RunStatus.SUCCEEDED
+
+    def test_a_stop_before_the_start_starts_nothing(self) -> None:
+        driven = Drive(a_plan("a"))
+        driven.stop.drain()
+        driven._drive()
+        assert statuses(driven.end()) == {"a": "not_started"}
+        assert driven.listener.names == ["RunHalted"]
+
+    def test_a_cancel_that_fails_is_waited_out(self) -> None:
+        driven = Drive(a_plan("a"))
+
+        def close(*, cancel: bool = False) -> None:
+            raise RuntimeError("cannot cancel")
+
+        driven.executor.close = close  # type: ignore[method-assign]
+        driven.start()
+        driven.in_flight("a")
+        driven.stop.now()
+        driven.finish("a")
+        assert statuses(driven.end()) == {"a": "upgraded"}
+
+    def test_a_signal_handler_wakes_the_waiting_rollout(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1)))
+        before = signal.signal(signal.SIGTERM, lambda number, frame: driven.stop.request(StopCause.TERMINATED))
+
+        def interrupt() -> None:
+            driven.in_flight("a")
+            os.kill(os.getpid(), signal.SIGTERM)
+            driven.until(lambda: bool(driven.halts))
+            driven.executor.finish("a")
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        try:
+            driven._drive()  # in the main thread, where Python runs signal handlers
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            helper.join()
+        assert driven.end().exit_code is ExitCode.TERMINATED
+
+    def test_ctrl_c_without_a_handler_drains_as_well(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1)))
+
+        def interrupt() -> None:
+            driven.in_flight("a")
+            os.kill(os.getpid(), signal.SIGINT)
+            driven.until(lambda: bool(driven.halts))
+            driven.executor.finish("a")
+
+        helper = threading.Thread(target=interrupt)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        helper.start()
+        try:
+            driven._drive()
+        finally:
+            signal.signal(signal.SIGINT, before)
+            helper.join()
+        assert driven.end().exit_code is ExitCode.INTERRUPTED
+
+
+class TestMisbehaviour:
+    def test_a_listener_that_raises_stops_nobody(self, caplog: pytest.LogCaptureFixture) -> None:
+        plan = a_plan("a", "b")
+        ledger = MemoryLedger()
+        run = ledger.open_run(plan, operator="tester", fleet=2).id
+        recording = RecordingListener()
+
+        def broken(event: Event) -> None:
+            raise RuntimeError("cannot draw")
+
+        conclusion = rollout.execute(run, plan, ScriptedExecutor().submit, ledger, [broken, recording])
+        assert conclusion.exit_code is ExitCode.OK
+        assert recording.names.count("JobFinished") == 2
+        assert "a listener failed on JobStarted" in caplog.text
+
+    def test_a_future_that_raises_is_a_lost_job(self) -> None:
+        plan = a_plan(a_wave("a", "b", concurrency=1), max_failures=1)
+        conclusion = drive(plan, a=RuntimeError("s3cret")).end()
+        assert statuses(conclusion) == {"a": "lost", "b": "upgraded"}
+        assert conclusion.outcomes[0].failure is not None
+        assert conclusion.outcomes[0].failure.kind is FailureKind.AMBIGUOUS
+        assert "s3cret" not in str(conclusion)
+
+    @pytest.mark.parametrize("limit", [0, 5, None])
+    def test_an_executor_that_cannot_run_jobs_halts_the_run(self, limit: int | None) -> None:
+        error = OrchestratorError("a worker process cannot start: no module named env")
+        driven = drive(a_plan(a_wave("a", "b", concurrency=1), max_failures=limit), a=error)
+        conclusion = driven.end()
+        assert statuses(conclusion) == {"a": "failed", "b": "not_started"}
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
+        assert conclusion.error is error
+        assert [(halt.cause, halt.not_started) for halt in driven.halts] == [("run_level", 1)]
+
+    def test_a_submit_that_raises_is_the_jobs_own_outcome(self) -> None:
+        driven = Drive(a_plan("a"), hold=False)
+
+        def submit(job: Job) -> Future[Outcome]:
+            raise RuntimeError("no")
+
+        conclusion = rollout.execute(driven.run, driven.plan, submit, driven.ledger)
+        assert statuses(conclusion) == {"a": "lost"}
+
+    def test_jobs_are_told_before_they_are_submitted(self) -> None:
+        driven = drive(a_plan("a"))
+        started = [event for event in driven.listener.events if isinstance(event, JobStarted)]
+        assert [event.job for event in started] == driven.executor.submitted
+
+
+def _skipped(code: str) -> Outcome:
+    return an_outcome("a", Status.SKIPPED, reason=Reason(code=code, text=""))
+
+
+class TestExitCode:
+    @pytest.mark.parametrize(
+        ("outcome", "exit_code", "status"),
+        [
+            (an_outcome("a"), 0, "succeeded"),
+            (an_outcome("a", Status.DOWNGRADED), 0, "succeeded"),
+            (an_outcome("a", Status.STAMPED), 0, "succeeded"),
+            (an_outcome("a", Status.UNCHANGED), 0, "succeeded"),
+            (_skipped("quarantined"), 0, "succeeded"),
+            (_skipped("suspended"), 0, "succeeded"),
+            (_skipped("past"), 0, "succeeded"),
+            (_skipped("unknown_revision"), 1, "failed"),
+            (_skipped("unversioned"), 1, "failed"),
+            (_skipped("dependency_failed"), 1, "failed"),
+            (_skipped("something new"), 1, "failed"),
+            (an_outcome("a", Status.SKIPPED), 1, "failed"),
+            (an_outcome("a", Status.FAILED), 1, "failed"),
+            (an_outcome("a", Status.LOST), 1, "failed"),
+            (an_outcome("a", Status.NOT_PROVISIONED), 1, "failed"),
+            (an_outcome("a", Status.DEFERRED), 4, "paused"),
+        ],
+        ids=lambda value: str(getattr(value, "status", value)),
+    )
+    @pytest.mark.parametrize("settled", [False, True])
+    def test_of_one_outcome(self, outcome: Outcome, exit_code: int, status: str, settled: bool) -> None:
+        plan = a_plan(settled=[outcome]) if settled else a_plan("a")
+        conclusion = drive(plan, **({} if settled else {"a": outcome})).end()
+        assert (conclusion.exit_code, conclusion.status) == (exit_code, status)
+
+    def test_targets_ahead_of_the_code_are_fine_when_allowed(self) -> None:
+        plan = a_plan("b", settled=[_skipped("unknown_revision")], allow_ahead=True)
+        assert drive(plan).end().exit_code is ExitCode.OK
+
+    def test_a_failure_outweighs_a_deferral(self) -> None:
+        plan = a_plan("a", "b", max_failures=None)
+        assert drive(plan, a=Status.DEFERRED, b=Status.FAILED).end().exit_code is ExitCode.FAILURES
+
+    def test_a_deferral_outweighs_a_success(self) -> None:
+        conclusion = drive(a_plan("a", "b"), a=Status.DEFERRED).end()
+        assert conclusion.exit_code is ExitCode.PAUSED
+        assert [wave.status for wave in conclusion.waves] == ["deferred"]
