@@ -59,6 +59,7 @@ class _OwnConnection:
             return
         self.engines.append(connection.engine)
         backend = databases.backend_of(self.target)
+        backend.take_over(connection)
         backend.prepare(connection, self.target, self.application_name)
         if self.writing:
             databases.wait_for_lock(connection, self.target, self.target.timeouts.tenant_lock)

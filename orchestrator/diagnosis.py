@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -63,7 +64,7 @@ def diagnose(project: Patient) -> list[Check]:
     if checks[-1].verdict is Verdict.FAILED:
         return checks
     for section in dict.fromkeys(target.section for target in project.registry.targets):
-        checks.append(_tried(f"revisions [{section}]", lambda section=section: _about_scripts(project, section)))
+        checks.append(_tried(f"revisions [{section}]", functools.partial(_about_scripts, project, section)))
     checks.append(_tried("ledger", lambda: _about_ledger(project)))
     checks.append(_about_size(project))
     checks.extend(_about_servers(project))

@@ -21,7 +21,7 @@ from orchestrator.errors import EnvironmentError, OrchestratorError, Refused, Us
 from orchestrator.outcomes import Failure
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
-from orchestrator.tenants import Target
+from orchestrator.tenants import Target, Transaction
 
 #: key in `Config.attributes` under which a worker hands over its job's target and connection
 HANDOVER = "orchestrate.handover"
@@ -124,6 +124,9 @@ class EnvironmentTarget:
         if metadata is None and target.app is not None:
             keywords["target_metadata"] = applications.metadata(applications.load(target.app), target.bind)
         defaults: dict[str, Any] = databases.backend_of(target).configure_options(target)
+        defaults["transaction_per_migration"] = target.transaction is Transaction.REVISION
+        # SQLite can alter a table by rebuilding it only.
+        defaults["render_as_batch"] = target.backend == "sqlite"
         if self._purpose is Purpose.OFFLINE:
             defaults["dialect_opts"] = {"paramstyle": "named"}
         if self._purpose is Purpose.COMPARE:

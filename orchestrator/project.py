@@ -90,22 +90,22 @@ class Project:
     def ledger(self) -> Ledger:
         """The ledger, made where there is none."""
         if self._ledger is None:
-            self._ledger = ledger.open_ledger(self._ledger_url, **self._scope)
+            fleet = self.registry
+            self._ledger = ledger.open_ledger(self._ledger_url, project=fleet.project, environment=fleet.environment)
         return self._ledger
 
     def ledger_if_any(self) -> Ledger | None:
         """The ledger, or None where no run has made one: a command that reads makes none."""
         if self._ledger is None:
-            self._ledger = ledger.open_ledger(self._ledger_url, **self._scope, create=False)
+            fleet = self.registry
+            self._ledger = ledger.open_ledger(
+                self._ledger_url, project=fleet.project, environment=fleet.environment, create=False
+            )
         return self._ledger
 
     @property
     def _ledger_url(self) -> str:
         return self.settings.ledger or self.registry.ledger
-
-    @property
-    def _scope(self) -> dict[str, str]:
-        return {"project": self.registry.project, "environment": self.registry.environment}
 
     def scripts(self, section: str) -> Scripts:
         """The revisions of a section of alembic.ini; raises `ScriptsError` when they cannot be used."""
@@ -160,7 +160,8 @@ class Project:
         rows: tuple[StatusRow, ...] = tuple(
             stand(found, self.scripts(found.target.section), _today()) for found in self.look(chosen)
         )
-        return StatusReport(rows=rows, wanted=wanted, **self._scope)
+        fleet = self.registry
+        return StatusReport(rows=rows, wanted=wanted, project=fleet.project, environment=fleet.environment)
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -190,7 +191,8 @@ class Project:
         guide = _Guide(self, chosen, command, revision)
         book = self._strategy(strategy)
         request = planner.Request(
-            **self._scope,
+            project=self.registry.project,
+            environment=self.registry.environment,
             command=command,
             asked=revision,
             today=_today(),
@@ -410,7 +412,12 @@ def _executor(name: str, lanes: int, targets: dict[str, Target], settings: worke
         worker.prepare(settings)
         return executors.InlineExecutor(lambda job: worker.run_job(job, targets[job.target], settings))
     if name == "processes":
-        return executors.ProcessExecutor(lanes=lanes, settings=settings, targets=targets)
+        entry = executors.Entry(
+            prepare="orchestrator.worker:prepare_process",
+            run="orchestrator.worker:run_job",
+            finish="orchestrator.worker:finish",
+        )
+        return executors.ProcessExecutor(lanes=lanes, entry=entry, settings=settings, targets=targets)
     raise SettingsError(f"no executor `{name}`; there are `processes` and `inline`")
 
 

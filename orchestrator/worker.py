@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from orchestrator import classic, databases, logs
 from orchestrator.environment import HANDOVER, Handover, version_options
+from orchestrator.errors import ScriptsError
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Job, Route
 from orchestrator.revisions import Scripts, load_config
@@ -25,6 +26,8 @@ from orchestrator.tenants import Target
 
 logger = logging.getLogger(__name__)
 
+#: held open for the life of a worker process
+_printing = contextlib.ExitStack()
 _DONE = {Command.UPGRADE: Status.UPGRADED, Command.DOWNGRADE: Status.DOWNGRADED, Command.STAMP: Status.STAMPED}
 
 
@@ -41,13 +44,20 @@ class WorkerSettings:
 
 
 def prepare(settings: WorkerSettings) -> None:
-    """Make this process ready for jobs: logging, and the scripts of the usual section."""
+    """Make this process ready for jobs."""
     logs.configure(settings.log)
+
+
+def prepare_process(settings: WorkerSettings) -> None:
+    """Make a worker process ready: what revisions print goes to the log, not into somebody's report."""
+    prepare(settings)
+    _printing.enter_context(logs.capture_output())
 
 
 def finish() -> None:
     """Close the warm connections of this process."""
     _connections().close()
+    _printing.close()
 
 
 def run_job(job: Job, target: Target, settings: WorkerSettings) -> Outcome:
@@ -89,6 +99,7 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Connect, lock, look again, migrate, verify; raises whatever goes wrong."""
+        self._refuse_other_scripts()
         ours = self.scripts.uses_environment
         if self.job.provision:
             self.backend.provision(self.target)
@@ -100,8 +111,7 @@ class Attempt:
 
     def failed(self, error: BaseException) -> Outcome:
         """The outcome of a failure: what it was, and where the target stands after it."""
-        failure = databases.classify(error, self.target)
-        failure = dataclasses.replace(failure, revision=failure.revision or self.revision)
+        failure = databases.classify(error, self.target, revision=self.revision)
         logger.error("%s", failure.message, exc_info=error, extra={"code": failure.code, "kind": failure.kind.value})
         at = self._settled()
         reached = at is not None and self._is_reached(at)
@@ -110,7 +120,16 @@ class Attempt:
                 code="verified", text="the connection was lost after the commit; the version was read again"
             )
             return self._outcome(_DONE[self.job.command], at=at, reason=reason)
-        return self._outcome(Status.FAILED, at=at, failure=databases.fingerprinted(failure, self.target))
+        return self._outcome(Status.FAILED, at=at, failure=failure)
+
+    def _refuse_other_scripts(self) -> None:
+        """A worker whose revision files are older than the plan's must not stop early and call it done."""
+        missing = [head for head in (*self.job.wanted, *self.job.path) if not self.scripts.knows([head])]
+        if missing:
+            raise ScriptsError(
+                f"[{self.job.section}]: the plan wants revision {missing[0]}, for which there is no file here; "
+                "plan again, or bring the revision files of all workers to one state"
+            )
 
     def _connection(self) -> contextlib.AbstractContextManager[Connection]:
         name = f"orchestrate/{self.settings.run}/{self.target.name}"
@@ -202,7 +221,8 @@ class Attempt:
                 advice="env.py may have left its transaction open, or moved another schema's version",
             )
         if failure is not None:
-            return self._outcome(Status.FAILED, at=at, failure=databases.fingerprinted(failure, self.target))
+            failure = dataclasses.replace(failure, fingerprint=databases.fingerprint(failure, self.target))
+            return self._outcome(Status.FAILED, at=at, failure=failure)
         return self._outcome(_DONE[self.job.command], at=at)
 
     def _settled(self) -> tuple[str, ...] | None:

@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
 from orchestrator.databases.backend import Backend
 from orchestrator.databases.connections import Connections, connection_key
 from orchestrator.databases.drivers import synchronous
 from orchestrator.databases.errors import DriverMissing, LockLost, SchemaMismatch, TargetAbsent, TenantLocked
 from orchestrator.databases.fingerprints import fingerprint
-from orchestrator.databases.locks import hold_lock
+from orchestrator.databases.locks import hold_lock, take_lock
+from orchestrator.databases.passwords import current_password
 from orchestrator.databases.registered import backend_for, backend_of
 from orchestrator.outcomes import Failure
 from orchestrator.tenants import Target
@@ -33,6 +34,8 @@ __all__ = [
     "fingerprint",
     "synchronous",
     "tenant_lock",
+    "wait_for_lock",
+    "with_password",
 ]
 
 
@@ -41,6 +44,16 @@ def tenant_lock(connection: Connection, target: Target, wait: float) -> Iterator
     """Hold the target's lock on the connection that migrates it; raises `TenantLocked` after `wait` seconds."""
     with hold_lock(backend_of(target), connection, target, wait):
         yield
+
+
+def wait_for_lock(connection: Connection, target: Target, wait: float) -> None:
+    """Take the target's lock on a connection whose end will release it; raises `TenantLocked` after `wait` seconds."""
+    take_lock(backend_of(target), connection, target, wait)
+
+
+def with_password(target: Target) -> URL:
+    """The target's URL with its password in it, also where a command has to be asked for that."""
+    return target.url if target.password is None else target.url.set(password=current_password(target.password))
 
 
 def classify(error: BaseException, target: Target, *, revision: str | None = None) -> Failure:

@@ -25,6 +25,9 @@ class Backend(Protocol):
     def keeps_connection(self, target: Target) -> bool:
         """Whether a connection of this target can serve other targets, so that it is worth keeping open."""
 
+    def take_over(self, connection: Connection) -> None:
+        """Make the engine of a connection that is not ours handle transactions as our engines do."""
+
     def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
         """Make a fresh or warm connection the target's own, and leave it in no transaction.
 

@@ -34,7 +34,7 @@ def hold_lock(backend: Backend, connection: Connection, target: Target, wait: fl
     Waiting is done by trying again: a session that blocks in a lock function holds a snapshot, and a concurrent index
     build of the one who has the lock would wait for it in turn.
     """
-    _acquire(backend, connection, target, wait)
+    take_lock(backend, connection, target, wait)
     try:
         yield
     except BaseException:
@@ -44,7 +44,8 @@ def hold_lock(backend: Backend, connection: Connection, target: Target, wait: fl
         raise LockLost(f"{target.name}: the tenant lock was gone before it was released; {target.location}")
 
 
-def _acquire(backend: Backend, connection: Connection, target: Target, wait: float) -> None:
+def take_lock(backend: Backend, connection: Connection, target: Target, wait: float) -> None:
+    """Take the tenant lock and keep it until the session ends."""
     deadline = time.monotonic() + wait
     pause = _SHORTEST
     while not backend.try_lock(connection, target):

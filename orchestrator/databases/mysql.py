@@ -64,6 +64,9 @@ class MySQL:
             event.listen(engine, "connect", _forbid_writing)
         return engine
 
+    def take_over(self, connection: Connection) -> None:
+        """Nothing: its transactions are as ours."""
+
     def keeps_connection(self, target: Target) -> bool:
         """Every tenant has a database of its own."""
         return False
@@ -232,7 +235,9 @@ def _heads(connection: Connection, target: Target) -> tuple[str, ...]:
     if not connection.execute(_PRESENT, {"schema": schema, "name": target.version_table}).scalar():
         return ()
     table = f"{_escaped(schema or '')}.{_escaped(target.version_table)}"
-    return tuple(sorted(connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars()))  # noqa: S608 - quoted
+    return tuple(
+        sorted(str(version) for version in connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars())
+    )  # noqa: S608 - quoted
 
 
 def _condition(connection: Connection, target: Target) -> Condition:

@@ -86,6 +86,9 @@ class PostgreSQL:
         event.listen(engine, "before_cursor_execute", _notice_session_change)
         return engine
 
+    def take_over(self, connection: Connection) -> None:
+        """Nothing: its transactions are as ours."""
+
     def keeps_connection(self, target: Target) -> bool:
         """One database holds many tenants' schemas; a database of a tenant's own is left when the job is done."""
         return target.schema is not None

@@ -26,6 +26,7 @@ from orchestrator.tenants import PasswordCommand, Target
 #: keys of `Connection.info`
 _ENFORCED, _BROKEN = "orchestrate.foreign_keys", "orchestrate.broken_references"
 _BUSY = frozenset({"5", "6", "517"})
+_NEEDS_RECOVERY = frozenset({sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY})
 _MEMORY = ":memory:"
 
 
@@ -51,6 +52,13 @@ class SQLite:
         event.listen(engine, "begin", _begin_reading if read_only else _begin_writing)
         event.listen(engine, "commit", _check_references)
         return engine
+
+    def take_over(self, connection: Connection) -> None:
+        """Let the engine of somebody else's connection begin with the write lock as well."""
+        _driver_connection(connection).isolation_level = None
+        event.listen(connection.engine, "connect", _leave_transactions_to_us)
+        event.listen(connection.engine, "begin", _begin_writing)
+        event.listen(connection.engine, "commit", _check_references)
 
     def keeps_connection(self, target: Target) -> bool:
         """Opening a file costs nothing."""
@@ -169,7 +177,16 @@ def _uri(path: Path, *, read_only: bool) -> str:
     """A URI that opens the file and never creates it."""
     if not path.exists():
         raise TargetAbsent(f"{path}: no such file")
-    return f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
+    if not read_only:
+        return f"{path.as_uri()}?mode=rw"
+    return f"{path.as_uri()}?mode=ro{'&immutable=1' if _is_settled_wal(path) else ''}"
+
+
+def _is_settled_wal(path: Path) -> bool:
+    """A file in WAL mode that nobody has open: reading it the usual way would leave two more files beside it."""
+    with path.open("rb") as file:
+        header = file.read(20)
+    return header[18:20] == b"\x02\x02" and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _is_database(path: Path) -> bool:
@@ -231,11 +248,21 @@ def _check_references(connection: Connection) -> None:
 
 
 def _broken_references(driver: sqlite3.Connection) -> Counter[tuple[str, str]]:
-    """Number of rows whose foreign key points at nothing, by table and parent.
+    """Number of rows whose foreign key points at nothing, by table and parent."""
+    try:
+        return _check(driver, "PRAGMA foreign_key_check")
+    except sqlite3.OperationalError:
+        # A key that names columns without an index of their own stops the check; the other tables are still checked.
+        tables = [name for (name,) in driver.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    broken: Counter[tuple[str, str]] = Counter()
+    for table in tables:
+        with contextlib.suppress(sqlite3.OperationalError):
+            broken += _check(driver, f"PRAGMA foreign_key_check({_quote(table)})")
+    return broken
 
-    A foreign key that names a parent without a fitting key is a mistake of the schema, which the check refuses.
-    """
-    with contextlib.closing(driver.execute("PRAGMA foreign_key_check")) as cursor:
+
+def _check(driver: sqlite3.Connection, pragma: str) -> Counter[tuple[str, str]]:
+    with contextlib.closing(driver.execute(pragma)) as cursor:
         return Counter((row[0], row[2]) for row in cursor)
 
 
@@ -249,7 +276,16 @@ def _look(target: Target) -> Found:
     path = file_of(target.url)
     if path is None:
         return Found(target=target, condition=Condition.EMPTY if _is_memory(target.url) else Condition.ABSENT)
-    uri = _uri(path, read_only=True)
+    try:
+        return _read_file(_uri(path, read_only=True), target)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in _NEEDS_RECOVERY:
+            raise
+    # A killed writer left its journal behind, which has to be rolled back before anybody can read.
+    return _read_file(_uri(path, read_only=False), target)
+
+
+def _read_file(uri: str, target: Target) -> Found:
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=target.timeouts.lock)) as connection:
         connection.execute("BEGIN")
         return _read(connection, target)
@@ -266,7 +302,7 @@ def _read(connection: sqlite3.Connection, target: Target) -> Found:
     heads: tuple[str, ...] = ()
     if target.version_table in tables:
         rows = connection.execute(f"SELECT version_num FROM {schema}.{_quote(target.version_table)}")  # noqa: S608 - quoted
-        heads = tuple(sorted(version for (version,) in rows))
+        heads = tuple(sorted(str(version) for (version,) in rows))
     if heads:
         return Found(target=target, condition=Condition.VERSIONED, heads=heads)
     return Found(target=target, condition=_condition(connection, tables, target.version_table))

@@ -38,6 +38,11 @@ def parse(url: str | URL) -> URL:
     return _synchronous(parsed) if asynchronous else parsed
 
 
+def place(url: str) -> str:
+    """Where a ledger's URL points, fit to be shown."""
+    return place_of(parse(url))
+
+
 def place_of(url: URL) -> str:
     """Where the ledger is, fit to be shown."""
     if url.get_backend_name() == "sqlite":
