@@ -29,6 +29,11 @@ def heads_text(heads: Sequence[str] | None) -> str:
     return ", ".join(heads) if heads else "base"
 
 
+def goal_text(command: str, revision: Sequence[str]) -> str:
+    """`upgrade to r010`; the goal is left out where nobody has one."""
+    return f"{command} to {heads_text(revision)}" if revision or command != "upgrade" else command
+
+
 def path_text(path: Sequence[str], limit: int = 4) -> str:
     """Revision ids of a path, the middle of a long one left out."""
     if len(path) <= limit:

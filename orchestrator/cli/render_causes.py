@@ -94,7 +94,7 @@ def _failure(group: Sequence[Outcome], view: View) -> Iterator[Line]:
     yield Line(f"{len(group):,} {first.status.value}: {cause}{where}", Mood.BAD)
     yield from wrapped(shortened(failure.message, 2 * view.width), view.width)
     if failure.statement:
-        yield from wrapped(shortened(failure.statement), view.width, mood=Mood.FAINT)
+        yield Line(INDENT + shortened(failure.statement, view.width - len(INDENT)), Mood.FAINT)
     if failure.advice:
         yield from wrapped(f"-> {failure.advice}", view.width)
 
@@ -112,10 +112,11 @@ def _reason(group: Sequence[Outcome], view: View) -> Iterator[Line]:
         yield from _names(group, view)
         return
     yield Line(f"{head}:", Mood.WARNING)
-    for outcome in group[: view.names]:
+    told = group if len(group) <= view.names else group[:1]
+    for outcome in told:
         yield from wrapped(f"{outcome.target}: {outcome.reason.text if outcome.reason else ''}", view.width)
-    if len(group) > view.names:
-        yield Line(f"{INDENT}and {len(group) - view.names:,} more")
+    if len(group) > len(told):
+        yield Line(f"{INDENT}and {len(group) - len(told):,} more like it")
 
 
 def _names(group: Sequence[Outcome], view: View) -> Iterator[Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.render import blocks, counted, headed_table, heads_text, path_text, some, wrapped
+from orchestrator.cli.render import blocks, counted, goal_text, headed_table, heads_text, path_text, some, wrapped
 from orchestrator.cli.render_causes import (
     View,
     failure_groups,
@@ -38,7 +38,7 @@ def plan_lines(plan: Plan, view: View) -> Iterator[Line]:
 def _head(plan: Plan, jobs: Sequence[Job]) -> Line:
     place = " ".join(part for part in (plan.project, plan.environment) if part)
     total = counted(len(jobs) + len(plan.settled), "target")
-    what = f"{plan.command.value} to {heads_text(plan.revision)}"
+    what = goal_text(plan.command.value, plan.revision)
     return Line(f"{place}: {what}, {len(jobs):,} of {total} to do", Mood.STRONG)
 
 

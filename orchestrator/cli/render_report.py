@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.progress import duration
-from orchestrator.cli.render import INDENT, blocks, heads_text
+from orchestrator.cli.render import INDENT, blocks, goal_text
 from orchestrator.cli.render_causes import (
     View,
     failure_groups,
@@ -35,7 +35,7 @@ def report_lines(report: Report, view: View) -> Iterator[Line]:
 
 
 def _head(report: Report) -> Iterator[Line]:
-    what = f"{report.command} to {heads_text(report.revision)}"
+    what = goal_text(report.command, report.revision)
     mood = _MOODS.get(report.status, Mood.WARNING)
     yield Line(f"run {report.run}: {what} {report.status.value} in {duration(report.duration_s)}", mood)
 

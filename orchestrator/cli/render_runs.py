@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.render import headed_table, heads_text, shortened, table, wrapped
+from orchestrator.cli.render import goal_text, headed_table, heads_text, shortened, table, wrapped
 from orchestrator.cli.terminals import Line, Mood
 from orchestrator.outcomes import Outcome, Report, format_time
 
 if TYPE_CHECKING:
     from orchestrator.ledger.protocol import Attempt, Run
-
-#: keys of a log record that stand elsewhere in the story
-_TOLD = frozenset({"run", "target", "message", "time", "level"})
 
 
 def runs_lines(runs: Sequence[Run]) -> Iterator[Line]:
@@ -25,7 +21,7 @@ def runs_lines(runs: Sequence[Run]) -> Iterator[Line]:
     cells = [("run", "command", "status", "targets", "outcomes")]
     for run in runs:
         counts = ", ".join(f"{number:,} {status.replace('_', ' ')}" for status, number in run.counts.items() if number)
-        what = f"{run.command.value} {heads_text(run.revision)}"
+        what = goal_text(run.command.value, run.revision)
         cells.append((run.id, what, run.status.value, f"{run.size:,}", counts))
     yield from headed_table(cells, right=frozenset({3}))
 
@@ -120,6 +116,8 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _record(record: Mapping[str, Any]) -> str:
-    more = {key: value for key, value in record.items() if key not in _TOLD}
-    rest = f"  {json.dumps(more)}" if more else ""
-    return f"  {record.get('time', '')} {record.get('level', '')} {record.get('message', '')}{rest}"
+    """One record of the log, without what the story has said already; `-o json` has all of it."""
+    words = [record.get("time"), record.get("level"), record.get("revision"), record.get("message")]
+    exception = record.get("exception")
+    raised = f" ({exception.get('type')})" if isinstance(exception, dict) else ""
+    return "  " + " ".join(str(word) for word in words if word) + raised

@@ -14,6 +14,7 @@ import click
 from orchestrator.cli import confirm, deferred, documents, progress, render_plan, signals, suggestions
 from orchestrator.cli import options as shared
 from orchestrator.cli.options import Common, Format, Planning, Running, Targeting
+from orchestrator.cli.render import counted
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import report_lines
 from orchestrator.errors import ExitCode
@@ -38,7 +39,7 @@ def roll(
     running: Running,
     question: str | None = None,
 ) -> None:
-    """Do the whole command and exit with its code; `question` is asked, with the counts, where work is removed."""
+    """Do the whole command and exit with its code; `question`, with its `{targets}` filled in, is asked first."""
     common = shared.current()
     targeting.demand(command.value)
     arguments = planning.arguments()
@@ -50,7 +51,7 @@ def roll(
         show_plan(common, plan)
         return
     if question is not None and any(plan.jobs):
-        confirm.consent(_with_counts(question, plan), yes=running.yes)
+        confirm.consent(question.format(targets=_counts(plan)), yes=running.yes)
     report = run(project, plan, common=common, executor=running.executor)
     _remember(project)
     click.get_current_context().exit(report.exit_code)
@@ -163,10 +164,10 @@ def _json_lines(common: Common) -> Callable[[Event], None]:
     return stream
 
 
-def _with_counts(question: str, plan: Plan) -> str:
+def _counts(plan: Plan) -> str:
     jobs = sum(1 for _ in plan.jobs)
     place = " ".join(part for part in (plan.project, plan.environment) if part)
-    return f"{question} {jobs:,} of {jobs + len(plan.settled):,} targets in {place}"
+    return f"{jobs:,} of {counted(jobs + len(plan.settled), 'target')} in {place}"
 
 
 def _typed() -> str | None:

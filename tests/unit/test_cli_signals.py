@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM during a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from orchestrator.cli import signals
+from orchestrator.cli.progress import Tally
+from orchestrator.rollout import StopCause, StopSignal
+from tests.unit.cli_fakes import FakeProject
+from tests.unit.cli_runs import Invoke, invoke, project
+
+__all__ = ["invoke", "project"]
+
+TALLY = Tally(total=9500, done=57, running=12)
+
+
+def test_the_announcements_say_how_much_is_left() -> None:
+    first = signals.announcement(TALLY, signal.SIGINT, first=True)
+
+    assert first == "draining: 12 running, 9,431 not started; Ctrl-C again to stop them"
+    assert "a second SIGTERM stops them" in signals.announcement(TALLY, signal.SIGTERM, first=True)
+    assert signals.announcement(TALLY, signal.SIGINT, first=False) == "stopping 12 running now"
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGINT, StopCause.INTERRUPTED), (signal.SIGTERM, StopCause.TERMINATED)]
+)
+def test_the_first_signal_drains_and_the_second_stops(
+    number: signal.Signals, cause: StopCause, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop = StopSignal()
+
+    with signals.draining(stop, TALLY):
+        os.kill(os.getpid(), number)
+        assert (stop.cause, stop.immediate) == (cause, False)
+        os.kill(os.getpid(), number)
+        assert (stop.cause, stop.immediate) == (cause, True)
+
+    assert [line.split(":")[0] for line in capfd.readouterr().err.splitlines()] == [
+        "draining",
+        "stopping 12 running now",
+    ]
+
+
+def test_the_former_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+
+    with signals.draining(StopSignal(), TALLY, quiet=True):
+        assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+
+
+def test_silence_covers_the_announcement(capfd: pytest.CaptureFixture[str]) -> None:
+    with signals.draining(StopSignal(), TALLY, quiet=True):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_a_thread_runs_without_handlers() -> None:
+    seen: list[StopSignal] = []
+
+    def run() -> None:
+        with signals.draining(StopSignal(), TALLY):
+            seen.append(StopSignal())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+    assert len(seen) == 1
+
+
+def test_a_signal_during_a_command_reaches_its_run(invoke: Invoke, project: FakeProject) -> None:
+    def interrupts(fake: FakeProject) -> None:
+        if fake.ran["stop"].cause is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    project.during = interrupts
+    invoke("upgrade", "--all")
+
+    assert project.ran["stop"].cause is StopCause.TERMINATED
