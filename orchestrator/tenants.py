@@ -137,6 +137,8 @@ class Target:
     def location(self) -> str:
         """Where the target is, fit to be shown: host, port, database and schema, never the URL."""
         database = self.url.database or ""
+        if self.backend == "sqlite":
+            return database or ":memory:"
         schema = f" schema {self.schema}" if self.schema else ""
         return f"{self.server}/{database}{schema}"
 
