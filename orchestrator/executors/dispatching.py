@@ -87,13 +87,11 @@ class Dispatcher(threading.Thread):
         except Exception as error:
             logger.exception("the dispatcher failed")
             self._abandon(OrchestratorError(f"internal error while running jobs in processes: {error!r}"))
-        for lane in self._lanes:
-            if lane.state is State.STARTING:
-                lane.kill()
-            lane.release()
-        for lane in self._lanes:
-            lane.close(patience=GRACE)
-        self._lanes.clear()
+            self._dismiss()
+            while not self._closing:
+                self._ready_lanes(None)
+                self._read_inbox()
+        self._dismiss()
 
     def _work(self) -> None:
         while True:
@@ -101,13 +99,27 @@ class Dispatcher(threading.Thread):
             self._assign()
             if self._closing and not self._waiting and not any(lane.errand for lane in self._lanes):
                 return
-            ready = wait([self._wake_reader, *(lane.pipe for lane in self._lanes)], self._patience())
-            if self._wake_reader in ready:
-                os.read(self._wake_reader, 65536)
-            for lane in [lane for lane in self._lanes if lane.pipe in ready]:
+            for lane in self._ready_lanes(self._patience()):
                 self._listen(lane)
             for lane in self._lanes:
                 lane.enforce()
+
+    def _ready_lanes(self, patience: float | None) -> list[Lane]:
+        """Wait for news from the executor or from lanes; the lanes that have some."""
+        ready = wait([self._wake_reader, *(lane.pipe for lane in self._lanes)], patience)
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 65536)
+        return [lane for lane in self._lanes if lane.pipe in ready]
+
+    def _dismiss(self) -> None:
+        """End the workers: those that still get ready at once, the others at their leisure."""
+        for lane in self._lanes:
+            if lane.state is State.STARTING:
+                lane.kill()
+            lane.release()
+        for lane in self._lanes:
+            lane.close(patience=GRACE)
+        self._lanes.clear()
 
     def _patience(self) -> float | None:
         deadlines = [lane.deadline for lane in self._lanes if lane.deadline is not None]

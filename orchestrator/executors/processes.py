@@ -53,10 +53,10 @@ class ProcessExecutor:
             return future
         errand = Errand(job=job, data=data, future=future, place=_place(target), limit=target.timeouts.job)
         with self._gate:
-            if self._closed:
-                future.set_exception(OrchestratorError(f"{job.target}: the executor is closed; make a new one"))
-            else:
-                self._running().tell(errand)
+            try:
+                self._running(job).tell(errand)
+            except OrchestratorError as error:
+                future.set_exception(error)
         return future
 
     def close(self, *, cancel: bool = False) -> None:
@@ -71,12 +71,19 @@ class ProcessExecutor:
             with self._gate:
                 dispatcher.release()
 
-    def _running(self) -> Dispatcher:
+    def _running(self, job: Job) -> Dispatcher:
+        if self._closed:
+            raise OrchestratorError(f"{job.target}: the executor is closed; make a new one")
         if self._dispatcher is None:
-            order = Order(entry=self._entry, settings=self._settings, environ=dict(os.environ))
-            self._dispatcher = Dispatcher(self._lanes, self._entry, pickle.dumps(order))
+            self._dispatcher = Dispatcher(self._lanes, self._entry, self._order())
             self._dispatcher.start()
         return self._dispatcher
+
+    def _order(self) -> bytes:
+        try:
+            return pickle.dumps(Order(entry=self._entry, settings=self._settings, environ=dict(os.environ)))
+        except Exception as error:
+            raise OrchestratorError(f"the settings cannot be sent to worker processes: {error}") from error
 
 
 def _place(target: Target) -> str:
