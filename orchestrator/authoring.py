@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def autogenerate(scripts: Scripts, message: str, targets: Sequence[Target], opti
                 config,
                 message=message,
                 autogenerate=True,
-                process_revision_directives=_drop_empty,
+                process_revision_directives=_drop_empty(len(chosen)),
                 **options.keywords(),
             )
     finally:
@@ -70,10 +70,15 @@ def autogenerate(scripts: Scripts, message: str, targets: Sequence[Target], opti
     return _paths(written)
 
 
-def _drop_empty(_context: object, _revision: object, directives: list[Any]) -> None:
-    """Write no revision that would change nothing."""
-    if directives and all(operations.is_empty() for operations in directives[0].upgrade_ops_list):
-        directives.clear()
+def _drop_empty(databases: int) -> Callable[[object, object, list[Any]], None]:
+    """A hook that writes no revision that would change nothing; it is called once for each database compared."""
+
+    def drop(_context: object, _revision: object, directives: list[Any]) -> None:
+        compared_so_far = directives[0].upgrade_ops_list if directives else []
+        if len(compared_so_far) == databases and all(operations.is_empty() for operations in compared_so_far):
+            directives.clear()
+
+    return drop
 
 
 def _quiet(config: Config) -> Config:

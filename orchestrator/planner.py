@@ -99,7 +99,9 @@ def _decide(request: Request, look: Found, guide: Guide) -> Job | Outcome:
     if settled is not None:
         return settled
     route = guide.route(look.target, request.command, look.heads, request.asked)
-    if request.command is Command.STAMP and look.heads != route.wanted:
+    restamped = request.command is Command.STAMP and look.heads != route.wanted
+    # An absent target is created even for an empty chain: its first revision is made by comparing with it.
+    if restamped or look.condition is Condition.ABSENT:
         return _job(request, look, route)
     if not route.path:
         code, text = ("past", "is further than what was asked for") if route.past else ("at_head", "is there already")
