@@ -86,7 +86,7 @@ def _nothing(_job: Job, _detail: str) -> Outcome:
 def _wait(job: Job, detail: str) -> Outcome:
     """Say that it runs, then wait until somebody creates the file."""
     Path(f"{detail}.{job.target}.runs").touch()
-    _until(Path(detail).exists)
+    wait_until(Path(detail).exists)
     return _upgrade(job, detail)
 
 
@@ -125,7 +125,8 @@ ACTIONS: Mapping[str, Callable[[Job, str], Outcome]] = {
 }
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Return when it holds; an assertion fails when it never does."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
@@ -264,7 +265,7 @@ class IsolatingExecutorContract(ExecutorContract):
 
     def running(self, barrier: Path, name: str) -> None:
         """Wait until the job of that name runs."""
-        _until(Path(f"{barrier}.{name}.runs").exists)
+        wait_until(Path(f"{barrier}.{name}.runs").exists)
 
     def assert_lost(self, future: Future[Outcome], code: str) -> str:
         """The job is lost for that reason; returns what is said about it."""

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from queue import Empty, SimpleQueue
@@ -18,7 +19,7 @@ from typing import Any
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors import endings
 from orchestrator.executors.lanes import GRACE, Ending, Errand, Lane, State, context
-from orchestrator.executors.serving import Entry, Said
+from orchestrator.executors.serving import Said
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +41,14 @@ class Wish(enum.Enum):
 class Dispatcher(threading.Thread):
     """Gives errands to lanes, hears what comes back, replaces what dies, and ends what takes too long."""
 
-    def __init__(self, limit: int, entry: Entry, order: bytes) -> None:
+    def __init__(self, limit: int, order: bytes, preload: Collection[str]) -> None:
         # A daemon, so that an executor that nobody closed does not keep the interpreter from ending.
         super().__init__(name="orchestrate-dispatcher", daemon=True)
         self._limit = limit
         self._order = order
         self._context = context()
-        module = entry.run.partition(":")[0]
-        if isinstance(self._context, ForkServerContext) and module.startswith("orchestrator."):
-            # Imported once, in the server that workers are forked from. Modules of others are not ours to import there.
-            self._context.set_forkserver_preload([__name__, module])
+        if isinstance(self._context, ForkServerContext):
+            self._context.set_forkserver_preload([*preload])
         self._inbox: SimpleQueue[Errand | Wish] = SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)

@@ -12,12 +12,14 @@ from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.executors import endings
 from orchestrator.executors.dispatching import Dispatcher, Wish
 from orchestrator.executors.lanes import Errand
-from orchestrator.executors.serving import Entry, Order
+from orchestrator.executors.serving import Entry, Order, serve
 from orchestrator.outcomes import Outcome
 from orchestrator.plans import Job
 from orchestrator.tenants import Target
 
 ENTRY = Entry()
+#: drivers that are slow to import and safe to be forked after it
+DRIVERS = frozenset({"psycopg", "psycopg2", "pymysql"})
 
 
 class ProcessExecutor:
@@ -75,9 +77,15 @@ class ProcessExecutor:
         if self._closed:
             raise OrchestratorError(f"{job.target}: the executor is closed; make a new one")
         if self._dispatcher is None:
-            self._dispatcher = Dispatcher(self._lanes, self._entry, self._order())
+            self._dispatcher = Dispatcher(self._lanes, self._order(), self._preload())
             self._dispatcher.start()
         return self._dispatcher
+
+    def _preload(self) -> list[str]:
+        """Modules to import once, in the server that workers are forked from; other people's are not ours to import."""
+        ours = {module for module in (self._entry.run.partition(":")[0],) if module.startswith("orchestrator.")}
+        drivers = {target.url.drivername.partition("+")[2] for target in self._targets.values()}
+        return [serve.__module__, *sorted(ours | (drivers & DRIVERS))]
 
     def _order(self) -> bytes:
         try:

@@ -21,9 +21,9 @@ from orchestrator.executors import Entry, ProcessExecutor, dispatching, lanes
 from orchestrator.executors.contract import (
     PATIENCE,
     SCRIPTED,
-    _until,
     make_job,
     make_target,
+    wait_until,
 )
 from orchestrator.outcomes import Outcome, Status
 from orchestrator.tenants import Target
@@ -74,7 +74,7 @@ class TestCleanliness:
         action = {"kill": "kill", "cancel": f"wait:{barrier}"}.get(ending, "")
         future = executor.submit(make_job("acme", action))
         if ending == "cancel":
-            _until(Path(f"{barrier}.acme.runs").exists)
+            wait_until(Path(f"{barrier}.acme.runs").exists)
         else:
             future.result(PATIENCE)
         executor.close(cancel=ending == "cancel")
@@ -95,7 +95,7 @@ class TestCleanliness:
             os.kill(os.getpid(), signal.SIGKILL)
         """
         pid = run_script(tmp_path, script, returncode=-signal.SIGKILL).stdout.strip()
-        _until(lambda: not Path("/proc", pid).exists())
+        wait_until(lambda: not Path("/proc", pid).exists())
 
     def test_a_program_that_forgets_to_close_ends_all_the_same(self, tmp_path: Path) -> None:
         script = """
@@ -163,7 +163,7 @@ class TestSignals:
         executor = opened(make_target("acme"), make_target("next"))
         pid, _ = answer(executor, "acme")
         future = executor.submit(make_job("acme", f"wait:{barrier}"))
-        _until(Path(f"{barrier}.acme.runs").exists)
+        wait_until(Path(f"{barrier}.acme.runs").exists)
         os.kill(int(pid), number)
         after = executor.submit(make_job("next"))
         barrier.touch()
@@ -189,7 +189,7 @@ class TestSignals:
         monkeypatch.setattr(lanes, "GRACE", 0.2)
         executor = opened(make_target("acme", limit=limit))
         future = executor.submit(make_job("acme", f"cling:{barrier}"))
-        _until(Path(f"{barrier}.acme.runs").exists)
+        wait_until(Path(f"{barrier}.acme.runs").exists)
         if limit > 1:
             executor.close(cancel=True)
         outcome = future.result(PATIENCE)
@@ -280,7 +280,7 @@ class TestLanes:
         two = [make_target(name, database="two") for name in ("x", "y")]
         executor = opened(*one, *two, lanes=2)
         held = executor.submit(make_job("a", f"wait:{barrier}"))
-        _until(Path(f"{barrier}.a.runs").exists)
+        wait_until(Path(f"{barrier}.a.runs").exists)
         second, _ = answer(executor, "x")
         barrier.touch()
         held.result(PATIENCE)
