@@ -10,7 +10,7 @@ from rich.progress import Task as Bar
 from rich.text import Text
 
 from orchestrator.cli import terminals
-from orchestrator.cli.progress import INTERRUPTED, Tally, duration, halted, tell_failure
+from orchestrator.cli.progress import INTERRUPTED, Tally, duration, halted, rate_text, tell_failure
 from orchestrator.events import Event, JobFinished, RunHalted, RunStarted, WaveStarted
 from orchestrator.outcomes import FAILING
 
@@ -20,6 +20,7 @@ class TerminalProgress:
 
     def __init__(self, *, no_color: bool = False, console: Console | None = None) -> None:
         self.tally = Tally()
+        self._waves = 1
         color = terminals.wants_color(sys.stderr, no_color=no_color)
         self._console = console or Console(stderr=True, no_color=not color, highlight=False)
         self._bars = Progress(
@@ -37,9 +38,10 @@ class TerminalProgress:
         self.tally.take(event)
         match event:
             case RunStarted(plan=plan):
+                self._waves = len(plan.waves)
                 self._bars.update(self._bar, description=plan.command.value, total=self.tally.total)
                 self._bars.start()
-            case WaveStarted(wave=wave):
+            case WaveStarted(wave=wave) if self._waves > 1:
                 self._bars.update(self._bar, description=terminals.visible(wave))
             case JobFinished(outcome=outcome):
                 self._bars.update(self._bar, completed=self.tally.done)
@@ -75,7 +77,7 @@ class _Numbers(ProgressColumn):
         text = Text(f"{tally.done:,}/{tally.total:,} done")
         if tally.failed:
             text.append(f"  {tally.failed:,} failed", style="red")
-        text.append(f"  {tally.running:,} running  {tally.rate:.0f}/s", style="dim")
+        text.append(f"  {tally.running:,} running  {rate_text(tally.rate)}", style="dim")
         if tally.seconds_left is not None:
             text.append(f"  eta {duration(tally.seconds_left)}", style="dim")
         return text

@@ -139,6 +139,7 @@ def _end(ctx: click.Context, error: BaseException) -> int:
             _silence_stdout()
             return BROKEN_PIPE
         case KeyboardInterrupt() | click.Abort():
+            terminals.end_line()
             _complain("interrupted; nothing was written")
             return ExitCode.INTERRUPTED
         case SystemExit():

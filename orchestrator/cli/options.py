@@ -261,10 +261,13 @@ class Planning:
     allow_ahead: bool
     each: bool
 
-    def arguments(self) -> dict[str, Any]:
-        """Keywords of `Project.plan`; the two ways to say how many failures are too many exclude each other."""
+    def check(self) -> None:
+        """Refuse flags that exclude each other, before anything is read."""
         if self.keep_going and self.max_failures is not None:
             raise UsageError("--keep-going lifts every limit on failures: leave out either it or --max-failures")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of `Project.plan`."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 

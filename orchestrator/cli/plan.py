@@ -26,11 +26,10 @@ def command(revision: str, targeting: options.Targeting, planning: options.Plann
     common = options.current()
     if sql and common.output is not Format.TEXT:
         raise UsageError("--sql writes SQL: leave out --output")
-    arguments = planning.arguments()
+    planning.check()
     project = options.open_project(common)
-    plan = project.plan(
-        revision, command=deferred.plans.Command.UPGRADE, selection=targeting.selection(project), **arguments
-    )
+    upgrade = deferred.plans.Command.UPGRADE
+    plan = rolling.make_plan(project, upgrade, revision, common=common, targeting=targeting, planning=planning)
     if not sql:
         rolling.show_plan(common, plan)
         return

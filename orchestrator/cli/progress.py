@@ -136,10 +136,15 @@ class SilentProgress:
 def progress_line(tally: Tally) -> str:
     """`1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s`."""
     parts = [f"{tally.done:,}/{tally.total:,} done", f"{tally.failed:,} failed", f"{tally.running:,} running"]
-    parts.append(f"{tally.rate:.0f}/s" if tally.rate >= 1 else f"{tally.rate * 60:.0f}/min")
+    parts.append(rate_text(tally.rate))
     if tally.seconds_left is not None:
         parts.append(f"eta {duration(tally.seconds_left)}")
     return "  ".join(parts)
+
+
+def rate_text(rate: float) -> str:
+    """`41/s`, `12/min`."""
+    return f"{rate:.0f}/s" if rate >= 1 else f"{rate * 60:.0f}/min"
 
 
 def tell_failure(outcome: Outcome, number: int, say: Callable[[str], None]) -> None:

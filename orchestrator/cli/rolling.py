@@ -42,11 +42,11 @@ def roll(
     """Do the whole command and exit with its code; `question`, with its `{targets}` filled in, is asked first."""
     common = shared.current()
     targeting.demand(command.value)
-    arguments = planning.arguments()
+    planning.check()
     project = shared.open_project(common)
     if not running.dry_run:
         confirm.environment(running.confirm, name=project.registry.environment, protected=project.registry.protected)
-    plan = project.plan(revision, command=command, selection=targeting.selection(project), **arguments)
+    plan = make_plan(project, command, revision, common=common, targeting=targeting, planning=planning)
     if running.dry_run:
         show_plan(common, plan)
         return
@@ -55,6 +55,20 @@ def roll(
     report = run(project, plan, common=common, executor=running.executor)
     _remember(project)
     click.get_current_context().exit(report.exit_code)
+
+
+def make_plan(
+    project: Project, command: Command, revision: str, *, common: Common, targeting: Targeting, planning: Planning
+) -> Plan:
+    """Look at every target and decide."""
+    selection = targeting.selection(project)
+    with common.screen.waiting(reading(project)):
+        return project.plan(revision, command=command, selection=selection, **planning.arguments())
+
+
+def reading(project: Project) -> str:
+    """What is said while targets are looked at."""
+    return f"reading where {counted(len(project.registry.targets), 'target')} stand"
 
 
 def show_plan(common: Common, plan: Plan) -> None:

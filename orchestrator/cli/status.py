@@ -21,7 +21,9 @@ def command(targeting: options.Targeting, *, check: bool) -> None:
     """
     common = options.current()
     project = options.open_project(common)
-    report = project.status(targeting.selection(project))
+    selection = targeting.selection(project)
+    with common.screen.waiting(rolling.reading(project)):
+        report = project.status(selection)
     documents.answer(
         common,
         document=report.to_json(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 import click
@@ -69,6 +70,18 @@ class Screen:
         """Write a message that must not be lost."""
         self._write((Line(line, mood) for line in text.split("\n")), sys.stderr)
 
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Say what takes a while; on a terminal only while it does."""
+        if self.quiet or not can_redraw():
+            yield
+            return
+        _write_over(f"{visible(text)} ...")
+        try:
+            yield
+        finally:
+            _write_over("")
+
     @property
     def width(self) -> int:
         """Columns that text on standard output may fill."""
@@ -81,6 +94,12 @@ class Screen:
         written = "\n".join(_rendered(line, stream, color=color) for line in lines)
         if written:
             click.echo(written, file=stream, color=color)
+
+
+def _write_over(text: str) -> None:
+    """Replace the line that the cursor is on."""
+    sys.stderr.write(f"\r\x1b[2K{text}")
+    sys.stderr.flush()
 
 
 def wants_color(stream: TextIO, *, no_color: bool = False) -> bool:
@@ -122,3 +141,9 @@ def _rendered(line: Line, stream: TextIO, *, color: bool) -> str:
 def can_redraw() -> bool:
     """Whether standard error is a terminal that can draw over what it showed."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def end_line() -> None:
+    """Leave the line on which the terminal has echoed a `^C`, or on which a question stands."""
+    if sys.stderr.isatty():
+        click.echo(file=sys.stderr)

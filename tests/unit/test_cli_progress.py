@@ -14,6 +14,7 @@ from orchestrator.cli.progress import PlainProgress, SilentProgress, Tally, dura
 from orchestrator.cli.terminals import Screen
 from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, RunStarted, WaveStarted
 from orchestrator.outcomes import Outcome, Status
+from orchestrator.plans import Wave
 from tests.unit.cli_fakes import UNIQUE, job, outcome, plan
 
 
@@ -137,7 +138,9 @@ def test_a_terminal_gets_one_bar_that_goes_away() -> None:
     console = Console(file=written, force_terminal=True, width=100, color_system=None)
     bar = TerminalProgress(console=console)
 
-    for event in (started(4), WaveStarted(wave="canary\x1b[2J", jobs=4), *finished(0), *finished(1, Status.FAILED)):
+    waves = tuple(Wave(name=name, jobs=(job(name),), concurrency=1) for name in ("canary", "b", "c", "d"))
+    begun = RunStarted(run="r-1", plan=plan(job("canary"), waves=waves))
+    for event in (begun, WaveStarted(wave="canary\x1b[2J", jobs=1), *finished(0), *finished(1, Status.FAILED)):
         bar(event)
     bar._bars.refresh()
     drawn = written.getvalue()
