@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SQL_SECRET = re.compile(
-    r"(?i)(\b(?:PASSWORD|IDENTIFIED\s+(?:WITH\s+\S+\s+)?(?:BY|AS))\s*(?:=\s*)?(?:\(\s*)?)(E?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|\$\w*\$.*?\$\w*\$)",
+    r"(?i)(\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:WITH\s+\S+\s+)?(?:BY|AS))\s*(?:=\s*)?(?:\(\s*)?)(E?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|\$\w*\$.*?\$\w*\$)",
     re.DOTALL,
 )
 _URL_SECRET = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(\S*)@")

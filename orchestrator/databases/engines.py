@@ -47,7 +47,13 @@ class Answers:
     is_refused: Callable[[BaseException], bool]
 
 
-def open_engine(access: Access, answers: Answers, *, keep: bool = False, **options: Any) -> Engine:
+#: changes the arguments that the driver is about to be called with
+Adjust = Callable[[list[Any], dict[str, Any]], None]
+
+
+def open_engine(
+    access: Access, answers: Answers, *, keep: bool = False, adjust: Adjust | None = None, **options: Any
+) -> Engine:
     """An engine that keeps one connection with `keep`, else none. The password never becomes part of a DSN string."""
     require_driver(access.url)
     pool: dict[str, Any] = (
@@ -62,6 +68,8 @@ def open_engine(access: Access, answers: Answers, *, keep: bool = False, **optio
     def connect(
         dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], keywords: dict[str, Any]
     ) -> DBAPIConnection:
+        if adjust is not None:
+            adjust(arguments, keywords)
         try:
             return _connect(dialect, access.password, answers, arguments, keywords)
         except Exception as error:

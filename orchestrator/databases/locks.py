@@ -63,8 +63,7 @@ def _locked_message(backend: Backend, connection: Connection, target: Target, wa
 
 
 def _release(backend: Backend, connection: Connection, target: Target) -> bool:
-    if connection.in_transaction():
-        connection.rollback()
+    connection.rollback()
     return backend.unlock(connection, target)
 
 

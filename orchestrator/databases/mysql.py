@@ -92,8 +92,7 @@ class MySQL:
 
     def reset(self, connection: Connection, target: Target) -> None:
         """The connection is closed afterwards; nothing but its transaction needs an end."""
-        if connection.in_transaction():
-            connection.rollback()
+        connection.rollback()
 
     def try_lock(self, connection: Connection, target: Target) -> bool:
         """`GET_LOCK`: 1 is ours, 0 somebody else's, NULL an error such as a killed wait."""
@@ -235,9 +234,8 @@ def _heads(connection: Connection, target: Target) -> tuple[str, ...]:
     if not connection.execute(_PRESENT, {"schema": schema, "name": target.version_table}).scalar():
         return ()
     table = f"{_escaped(schema or '')}.{_escaped(target.version_table)}"
-    return tuple(
-        sorted(str(version) for version in connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars())
-    )  # noqa: S608 - quoted
+    versions = connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars()  # noqa: S608 - quoted
+    return tuple(sorted(str(version) for version in versions))
 
 
 def _condition(connection: Connection, target: Target) -> Condition:

@@ -111,8 +111,7 @@ class PostgreSQL:
 
         A session that a revision changed by its own statements is closed instead.
         """
-        if connection.in_transaction():
-            connection.rollback()
+        connection.rollback()
         applied: tuple[str, ...] = connection.info.pop(_APPLIED, ())
         # A revision's temporary tables, and a role that it left behind, must not meet the next tenant.
         resets = ["RESET ROLE", *(f"RESET {name}" for name in applied if name != "role"), "DISCARD TEMP"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.databases import faults, names
@@ -35,19 +35,14 @@ class SQLite:
 
     def create_engine(self, target: Target, *, read_only: bool = False, application_name: str = "") -> Engine:
         """Writing connections begin with the write lock, so that DDL is transactional and nobody gets in between."""
-        engine = open_engine(Access.of(target, timeout=target.timeouts.lock), _ANSWERS)
         path = file_of(target.url)
 
-        @event.listens_for(engine, "do_connect", insert=True)
-        def open_existing(
-            _dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], keywords: dict[str, Any]
-        ) -> DBAPIConnection | None:
-            if path is None:
-                return None
-            arguments[0] = _uri(path, read_only=read_only)
-            keywords["uri"] = True
-            return None
+        def open_existing(arguments: list[Any], keywords: dict[str, Any]) -> None:
+            if path is not None:
+                arguments[0] = _uri(path, read_only=read_only)
+                keywords["uri"] = True
 
+        engine = open_engine(Access.of(target, timeout=target.timeouts.lock), _ANSWERS, adjust=open_existing)
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", _begin_reading if read_only else _begin_writing)
         event.listen(engine, "commit", _check_references)
@@ -68,13 +63,11 @@ class SQLite:
         """Timeouts are settled while connecting; there is no role, no search path and no name to set."""
         if file_of(target.url) is None and not _is_memory(target.url):
             raise TargetAbsent(f"{target.location}: the URL names no file")
-        if connection.in_transaction():
-            connection.rollback()
+        connection.rollback()
 
     def reset(self, connection: Connection, target: Target) -> None:
         """Give foreign keys back as they were."""
-        if connection.in_transaction():
-            connection.rollback()
+        connection.rollback()
         _restore_foreign_keys(connection)
 
     def try_lock(self, connection: Connection, target: Target) -> bool:
