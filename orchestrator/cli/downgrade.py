@@ -25,5 +25,5 @@ def command(revision: str, targeting: options.Targeting, planning: options.Plann
         targeting=targeting,
         planning=planning,
         running=running,
-        question=f"downgrade {{targets}} to {revision}",
+        question="downgrade {targets} to {goal}",
     )

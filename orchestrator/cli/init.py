@@ -10,6 +10,7 @@ import click
 
 from orchestrator.cli import confirm, deferred, documents, options
 from orchestrator.cli.groups import Command
+from orchestrator.cli.render import counted
 from orchestrator.cli.terminals import Line, Mood
 
 _MOODS = {"+": Mood.GOOD, "-": Mood.BAD, "@": Mood.FAINT}
@@ -39,7 +40,7 @@ def command(directory: Path, *, yes: bool) -> None:
         common.screen.say(note, None if proposal.complete else Mood.WARNING)
     if proposal.is_empty:
         return
-    confirm.consent(f"write {', '.join(files)}", yes=yes)
+    confirm.consent(f"write {counted(len(files), 'file')}", yes=yes)
     proposal.apply()
     common.screen.say(f"wrote {', '.join(files)}; next: orchestrate tenants check", Mood.GOOD)
 

@@ -14,7 +14,7 @@ import click
 from orchestrator.cli import confirm, deferred, documents, progress, render_plan, signals, suggestions
 from orchestrator.cli import options as shared
 from orchestrator.cli.options import Common, Format, Planning, Running, Targeting
-from orchestrator.cli.render import counted
+from orchestrator.cli.render import FIRST_NAMES, counted, heads_text
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import report_lines
 from orchestrator.errors import ExitCode
@@ -39,7 +39,7 @@ def roll(
     running: Running,
     question: str | None = None,
 ) -> None:
-    """Do the whole command and exit with its code; `question`, with its `{targets}` filled in, is asked first."""
+    """Do the whole command and exit with its code; a `question` may hold `{targets}` and `{goal}`."""
     common = shared.current()
     targeting.demand(command.value)
     planning.check()
@@ -51,7 +51,7 @@ def roll(
         show_plan(common, plan)
         return
     if question is not None and any(plan.jobs):
-        confirm.consent(question.format(targets=_counts(plan)), yes=running.yes)
+        confirm.consent(question.format(targets=_counts(plan), goal=_goal(plan)), yes=running.yes)
     report = run(project, plan, common=common, executor=running.executor)
     _remember(project)
     click.get_current_context().exit(report.exit_code)
@@ -182,6 +182,11 @@ def _counts(plan: Plan) -> str:
     jobs = sum(1 for _ in plan.jobs)
     place = " ".join(part for part in (plan.project, plan.environment) if part)
     return f"{jobs:,} of {counted(jobs + len(plan.settled), 'target')} in {place}"
+
+
+def _goal(plan: Plan) -> str:
+    """Where it goes; a relative step over many starting points goes to too many places to name."""
+    return heads_text(plan.revision) if len(plan.revision) <= FIRST_NAMES else plan.asked
 
 
 def _typed() -> str | None:

@@ -137,7 +137,7 @@ def test_a_person_is_asked_with_the_counts(
 
     result = invoke("downgrade", "-1", "--all", typed=typed)
 
-    assert "downgrade 3 of 4 targets in billing staging to -1? [y/N]" in result.stderr
+    assert "downgrade 3 of 4 targets in billing staging to r007? [y/N]" in result.stderr
     assert result.exit_code == code
     assert bool(project.ran) is runs
 
