@@ -116,8 +116,9 @@ class Dispatcher(threading.Thread):
             if lane.state is State.STARTING:
                 lane.kill()
             lane.release()
+        deadline = time.monotonic() + GRACE
         for lane in self._lanes:
-            lane.close(patience=GRACE)
+            lane.close(patience=max(0.0, deadline - time.monotonic()))
         self._lanes.clear()
 
     def _patience(self) -> float | None:
@@ -172,7 +173,7 @@ class Dispatcher(threading.Thread):
     def _new_lane(self) -> Lane | None:
         try:
             lane = Lane(self._context, self._order)
-        except (OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001 - no memory, no processes left, or not allowed to have children
             self._give_up(f"no worker process can be started: {type(error).__name__}: {error}")
             return None
         self._lanes.append(lane)
