@@ -34,6 +34,12 @@ def report_lines(report: Report, view: View) -> Iterator[Line]:
     )
 
 
+def closing_lines(report: Report, view: View) -> Iterator[Line]:
+    """The first line and the last ones: how it ended, and what to type next."""
+    yield from _head(report)
+    yield from _next(report, failure_groups(report.outcomes), view)
+
+
 def _head(report: Report) -> Iterator[Line]:
     what = goal_text(report.command, report.revision)
     mood = _MOODS.get(report.status, Mood.WARNING)

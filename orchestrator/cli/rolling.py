@@ -16,8 +16,8 @@ from orchestrator.cli import options as shared
 from orchestrator.cli.options import Common, Format, Planning, Running, Targeting
 from orchestrator.cli.render import FIRST_NAMES, counted, heads_text
 from orchestrator.cli.render_causes import View
-from orchestrator.cli.render_report import report_lines
-from orchestrator.errors import ExitCode
+from orchestrator.cli.render_report import closing_lines, report_lines
+from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
 from orchestrator.redaction import scrub
 
@@ -122,7 +122,7 @@ class _Record:
             case _:
                 pass
 
-    def broken(self, operator: str = "") -> Report | None:
+    def broken(self, exit_code: ExitCode) -> Report | None:
         """What is known of a run that nobody concluded; None when it never began."""
         if self._started is None:
             return None
@@ -135,11 +135,11 @@ class _Record:
             revision=plan.revision,
             project=plan.project,
             environment=plan.environment,
-            operator=operator,
+            operator="unknown",
             strategy=plan.strategy,
             plan_digest=plan.digest,
             status=RunStatus.INTERRUPTED,
-            exit_code=ExitCode.INTERNAL,
+            exit_code=exit_code,
             started_at=self._started_at,
             duration_s=(datetime.datetime.now(datetime.UTC) - self._started_at).total_seconds(),
             outcomes=(*self._outcomes.values(), *rest, *plan.settled),
@@ -149,17 +149,25 @@ class _Record:
 @contextlib.contextmanager
 def _reported(common: Common, record: _Record) -> Iterator[None]:
     """Answer with the report when the run ends, however it ends."""
+    exit_code = ExitCode.INTERNAL
     try:
         yield
+    except OrchestratorError as error:
+        exit_code = error.exit_code
+        raise
     finally:
-        report = record.report or record.broken()
+        report = record.report or record.broken(exit_code)
         if report is not None:
-            documents.answer(
-                common,
-                document=report.to_json(),
-                rows=(),
-                lines=report_lines(report, view(common, again=_typed())),
-            )
+            _answer(common, report)
+
+
+def _answer(common: Common, report: Report) -> None:
+    """The report in the form that was asked for; whoever watches a program read it gets its ends in words."""
+    shown = view(common, again=_typed())
+    documents.answer(common, document=report.to_json(), rows=(), lines=report_lines(report, shown))
+    if common.output is not Format.TEXT:
+        for line in closing_lines(report, shown):
+            common.screen.say(line.text, line.mood)
 
 
 def _json_lines(common: Common) -> Callable[[Event], None]:

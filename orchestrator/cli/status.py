@@ -8,6 +8,7 @@ from orchestrator.cli import documents, options, rolling
 from orchestrator.cli.groups import Command
 from orchestrator.cli.render_status import status_lines
 from orchestrator.errors import ExitCode
+from orchestrator.standings import Standing
 
 
 @click.command("status", cls=Command)
@@ -32,3 +33,5 @@ def command(targeting: options.Targeting, *, check: bool) -> None:
     )
     if check and report.due:
         click.get_current_context().exit(ExitCode.DUE)
+    if any(row.standing is Standing.UNREACHABLE for row in report.rows):
+        click.get_current_context().exit(ExitCode.FAILURES)

@@ -58,6 +58,7 @@ def test_json_leaves_standard_output_to_the_report(invoke: Invoke, project: Fake
     assert document["format"] == "orchestrate.report/1"
     assert document["counts"]["failed"] == 1
     assert "asyncpg was replaced" in result.stderr
+    assert result.stderr.endswith("once mended: orchestrate upgrade --failed\n")
 
 
 def test_jsonl_streams_one_event_a_line(invoke: Invoke, project: FakeProject) -> None:
@@ -91,7 +92,7 @@ def test_the_report_is_written_even_when_the_run_breaks(invoke: Invoke, project:
     assert result.exit_code == 2
     assert "disk full" in result.stderr
     document = json.loads(file.read_text())
-    assert document["status"] == "interrupted"
+    assert (document["status"], document["exit_code"]) == ("interrupted", 2)
     assert document["counts"]["not_started"] == 3
 
 
