@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.01
+#: CI ends jobs that say nothing for some minutes, and one index can take longer than that
+SECONDS_OF_SILENCE = 60.0
 #: cause of a halt that the signal handler has announced already
 INTERRUPTED = "interrupted"
 #: failures told as they happen; the report has them all
@@ -87,6 +90,7 @@ class PlainProgress:
         self._clock = clock
         self._said_at = 0.0
         self._said_done = 0
+        self._closed = threading.Event()
 
     def __call__(self, event: Event) -> None:
         """Write what is worth a line."""
@@ -94,23 +98,35 @@ class PlainProgress:
         match event:
             case deferred.events.RunStarted():
                 self._said_at = self._clock()
+                threading.Thread(target=self._beat, daemon=True).start()
             case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
                 tell_failure(outcome, self.tally.failed, self._say_failure)
             case deferred.events.RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._say(halted(event), Mood.WARNING)
         if self._is_time():
-            self._say(progress_line(self.tally))
+            self._say_progress()
 
     def close(self) -> None:
-        """Lines stay."""
+        """Lines stay; nothing comes after them."""
+        self._closed.set()
+
+    def break_silence(self) -> None:
+        """Write a line when none has been written for long."""
+        if self._clock() - self._said_at >= SECONDS_OF_SILENCE:
+            self._say_progress()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(SECONDS_BETWEEN_LINES):
+            self.break_silence()
 
     def _is_time(self) -> bool:
         enough = max(1, self.tally.total * SHARE_BETWEEN_LINES)
         is_later = self._clock() - self._said_at >= SECONDS_BETWEEN_LINES
-        if not (is_later and self.tally.done - self._said_done >= enough):
-            return False
+        return is_later and self.tally.done - self._said_done >= enough
+
+    def _say_progress(self) -> None:
         self._said_at, self._said_done = self._clock(), self.tally.done
-        return True
+        self._say(progress_line(self.tally))
 
     def _say_failure(self, text: str) -> None:
         self._say(text, Mood.BAD)

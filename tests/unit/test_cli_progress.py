@@ -112,6 +112,19 @@ def test_a_fast_run_of_many_is_not_a_line_each(clock: Clock, capsys: pytest.Capt
     assert lines(capsys) == []
 
 
+def test_a_long_silence_is_broken_though_nothing_has_happened(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = PlainProgress(Screen(), clock)
+    plain(started(3))
+    said = []
+    for _ in range(13):
+        clock.now += 10
+        plain.break_silence()
+        said.append(len(lines(capsys)))
+    plain.close()
+
+    assert said == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]
+
+
 def test_the_first_failures_are_told_as_they_happen(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress(Screen(), clock)
     plain(started(100))
