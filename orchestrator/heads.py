@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import random
+import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 
@@ -20,6 +22,10 @@ _SQLITE_BATCH = 50
 
 #: the server refused this user's password: it would refuse it for the other databases, and lock the user out
 _REFUSED_CODES = frozenset({"28P01", "1045", "1698"})
+#: too many connections, perhaps our own: it passes when some of them end
+_CROWDED_CODES = frozenset({"53300", "1040", "1203", "1226"})
+#: seconds between tries of a crowded server
+_PAUSES = (0.2, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +137,17 @@ def _settle(server: _Server, group: _Group, looked: list[Found], found: dict[int
 
 def _look(group: _Group) -> list[Found]:
     """Total: a group that cannot be looked at is unreachable, its first target with the failure itself."""
-    backend = databases.backend_of(group.targets[0])
-    try:
-        return list(backend.look(group.targets))
-    except Exception as error:  # noqa: BLE001 - becomes the target's failure
-        first, *others = group.targets
-        failure = databases.classify(error, first)
-        unreachable = Found(target=first, condition=Condition.UNREACHABLE, failure=failure)
-        return [unreachable, *_not_tried(others, failure)]
+    first, *others = group.targets
+    for pause in (*_PAUSES, None):
+        try:
+            return list(databases.backend_of(first).look(group.targets))
+        except Exception as error:  # noqa: BLE001 - becomes the target's failure
+            failure = databases.classify(error, first)
+        if pause is None or failure.code not in _CROWDED_CODES:
+            break
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+    unreachable = Found(target=first, condition=Condition.UNREACHABLE, failure=failure)
+    return [unreachable, *_not_tried(others, failure)]
 
 
 def _not_tried(targets: Sequence[Target], first: Failure) -> list[Found]:

@@ -11,7 +11,16 @@ from sqlalchemy import URL, Connection
 from orchestrator.databases.backend import Backend
 from orchestrator.databases.connections import Connections, connection_key
 from orchestrator.databases.drivers import synchronous
-from orchestrator.databases.errors import DriverMissing, LockLost, SchemaMismatch, TargetAbsent, TenantLocked
+from orchestrator.databases.errors import (
+    BrokenReferences,
+    DriverMissing,
+    LockLost,
+    PasswordUnavailable,
+    PoolerInTheWay,
+    SchemaMismatch,
+    TargetAbsent,
+    TenantLocked,
+)
 from orchestrator.databases.fingerprints import fingerprint
 from orchestrator.databases.locks import hold_lock, take_lock
 from orchestrator.databases.passwords import current_password
@@ -21,9 +30,12 @@ from orchestrator.tenants import Target
 
 __all__ = [
     "Backend",
+    "BrokenReferences",
     "Connections",
     "DriverMissing",
     "LockLost",
+    "PasswordUnavailable",
+    "PoolerInTheWay",
     "SchemaMismatch",
     "TargetAbsent",
     "TenantLocked",

@@ -26,7 +26,6 @@ from orchestrator.tenants import PasswordCommand, Target
 #: keys of `Connection.info`
 _ENFORCED, _BROKEN = "orchestrate.foreign_keys", "orchestrate.broken_references"
 _BUSY = frozenset({"5", "6", "517"})
-_NEEDS_RECOVERY = frozenset({sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY})
 _MEMORY = ":memory:"
 
 
@@ -44,6 +43,8 @@ class SQLite:
 
         engine = open_engine(Access.of(target, timeout=target.timeouts.lock), _ANSWERS, adjust=open_existing)
         event.listen(engine, "connect", _leave_transactions_to_us)
+        if read_only:
+            event.listen(engine, "connect", _forbid_writing)
         event.listen(engine, "begin", _begin_reading if read_only else _begin_writing)
         event.listen(engine, "commit", _check_references)
         return engine
@@ -170,7 +171,8 @@ def _uri(path: Path, *, read_only: bool) -> str:
     """A URI that opens the file and never creates it."""
     if not path.exists():
         raise TargetAbsent(f"{path}: no such file")
-    if not read_only:
+    if not read_only or path.with_name(f"{path.name}-journal").exists():
+        # A killed writer may have left its journal: SQLite rolls it back before anybody, a reader too, can go on.
         return f"{path.as_uri()}?mode=rw"
     return f"{path.as_uri()}?mode=ro{'&immutable=1' if _is_settled_wal(path) else ''}"
 
@@ -190,6 +192,12 @@ def _is_database(path: Path) -> bool:
 
 def _leave_transactions_to_us(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None
+
+
+def _forbid_writing(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only = ON")
+    cursor.close()
 
 
 def _begin_reading(connection: Connection) -> None:
@@ -269,16 +277,7 @@ def _look(target: Target) -> Found:
     path = file_of(target.url)
     if path is None:
         return Found(target=target, condition=Condition.EMPTY if _is_memory(target.url) else Condition.ABSENT)
-    try:
-        return _read_file(_uri(path, read_only=True), target)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode not in _NEEDS_RECOVERY:
-            raise
-    # A killed writer left its journal behind, which has to be rolled back before anybody can read.
-    return _read_file(_uri(path, read_only=False), target)
-
-
-def _read_file(uri: str, target: Target) -> Found:
+    uri = _uri(path, read_only=True)
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=target.timeouts.lock)) as connection:
         connection.execute("BEGIN")
         return _read(connection, target)

@@ -63,12 +63,11 @@ def closed_port() -> int:
 def fleet_database(postgres_database: URL) -> URL:
     engine = sqlalchemy.create_engine(postgres_database, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
-        for number in range(120):  # more than one statement reads at once
-            run(
-                connection,
-                f"CREATE SCHEMA s{number}",
-                f"CREATE TABLE s{number}.alembic_version AS SELECT 'r{number}' AS version_num",
-            )
+        statements = (
+            f"CREATE SCHEMA s{number}; CREATE TABLE s{number}.alembic_version AS SELECT 'r{number}' AS version_num"
+            for number in range(120)  # more than one statement reads at once
+        )
+        run(connection, "; ".join(statements))
     engine.dispose()
     return postgres_database
 
@@ -140,6 +139,26 @@ def test_a_refused_password_is_not_tried_again_for_the_same_user(mariadb_url: UR
     assert [failure.code for failure in failures[1:]] == ["server_down"] * 19
     assert found[20].failure is None
     assert "s3cr3t" not in repr(found)
+
+
+def test_a_crowded_server_is_given_a_little_time(postgres_database: URL) -> None:
+    engine = sqlalchemy.create_engine(postgres_database, poolclass=sqlalchemy.NullPool)
+    role = f"crowded_{postgres_database.database}"
+    crowded = postgres_database.set(username=role, password="s3cr3t")
+    with engine.connect() as admin:
+        run(admin, f"CREATE ROLE {role} LOGIN PASSWORD 's3cr3t' CONNECTION LIMIT 1")
+        other = sqlalchemy.create_engine(crowded, poolclass=sqlalchemy.NullPool).connect()
+        leave = threading.Timer(0.3, other.close)
+        leave.start()
+        (found,) = heads.read([target("acme", crowded)], 1)
+        leave.join()
+        with sqlalchemy.create_engine(crowded, poolclass=sqlalchemy.NullPool).connect():
+            (still,) = heads.read([target("acme", crowded)], 1)
+        run(admin, f"DROP ROLE {role}")
+    engine.dispose()
+    assert found.condition is Condition.EMPTY
+    assert still.failure is not None
+    assert (still.failure.code, still.failure.kind) == ("53300", FailureKind.TRANSIENT)
 
 
 def test_an_absent_database_does_not_stand_for_its_server(postgres_database: URL) -> None:

@@ -106,7 +106,10 @@ def test_a_look_at_a_file_in_wal_mode_leaves_nothing_beside_it(tmp_path: Path) -
         assert look(sqlite_target(path)) == (Condition.VERSIONED, ("r1", "r2"))
 
 
-def test_a_look_after_a_killed_writer_sees_what_was_committed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_engine", [True, False])
+def test_a_look_after_a_killed_writer_sees_what_was_committed(
+    tmp_path: Path, connections: Connections, *, by_engine: bool
+) -> None:
     path = tmp_path / "acme.db"
     script(
         path,
@@ -123,6 +126,9 @@ def test_a_look_after_a_killed_writer_sees_what_was_committed(tmp_path: Path) ->
         os.kill(os.getpid(), {int(signal.SIGKILL)})"""
     assert subprocess.run([sys.executable, "-c", writer], check=False).returncode == -signal.SIGKILL
     assert path.with_name("acme.db-journal").stat().st_size > 0
+    if by_engine:
+        with connections.open(sqlite_target(path), application_name="a", read_only=True) as connection:
+            assert scalar(connection, "SELECT version_num FROM alembic_version") == "r1"
     assert look(sqlite_target(path)) == (Condition.VERSIONED, ("r1",))
 
 

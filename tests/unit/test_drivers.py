@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import make_url
 
-from orchestrator.databases import DriverMissing, backend_for, drivers, passwords, synchronous
-from orchestrator.databases.errors import PasswordUnavailable
-from orchestrator.tenants import PasswordCommand
+from orchestrator.databases import DriverMissing, backend_for, drivers, passwords, postgresql, synchronous
+from orchestrator.databases.errors import PasswordUnavailable, PoolerInTheWay
+from orchestrator.tenants import PasswordCommand, Target, Tenant
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,30 @@ def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_kind_of_database_that_nobody_supports_is_refused() -> None:
     with pytest.raises(DriverMissing, match="`oracle` are not supported; these are: postgresql"):
         backend_for(make_url("oracle+oracledb://u:s3cr3t@h/d"))
+
+
+class PooledConnection:
+    """Enough of a connection to PostgreSQL: the driver was greeted with one process id, the server has another."""
+
+    def __init__(self, greeted: int, second: int) -> None:
+        self.info: dict[str, object] = {}
+        self.connection = SimpleNamespace(driver_connection=SimpleNamespace(info=SimpleNamespace(backend_pid=greeted)))
+        answer = SimpleNamespace(scalar=lambda: second)
+        self.engine = SimpleNamespace(
+            connect=lambda: contextlib.nullcontext(SimpleNamespace(execute=lambda _query: answer))
+        )
+
+
+@pytest.mark.parametrize(
+    ("greeted", "second", "refused"),
+    [(7, 8, False), (99, 8, False), (99, 7, True)],
+    ids=["none", "session", "transaction"],
+)
+def test_a_pooler_that_shares_server_sessions_is_refused(greeted: int, second: int, *, refused: bool) -> None:
+    target = Target(tenant=Tenant(name="acme"), url=make_url("postgresql+psycopg://u:s3cr3t@pooler:6432/d"))
+    connection = PooledConnection(greeted, second)
+    with pytest.raises(PoolerInTheWay, match="pooler:6432") if refused else contextlib.nullcontext():
+        postgresql._refuse_pooler(connection, 7, target)  # type: ignore[arg-type]
 
 
 def counting(tmp_path: Path) -> tuple[str, ...]:
