@@ -17,11 +17,12 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 def check_conflicts(tenants: Sequence[Tenant], targets: Sequence[Target], problems: Problems) -> None:
     """Note tenants whose names fold into one, and targets that share a place or a version table."""
     _check_names(tenants, targets, problems)
-    shared = _shared(targets, address_of)
+    addresses = {target.name: address_of(target) for target in targets}
+    shared = _shared(targets, lambda target: addresses[target.name])
     for group in shared:
         _note_group(group, problems, f"{few(_names(group))} are at one place: {group[0].location}", "give each its own")
     known = {target.name for group in shared for target in group}
-    for group in _shared(targets, version_table_of):
+    for group in _shared(targets, lambda target: version_table_of(target, addresses[target.name])):
         if not known.issuperset(_names(group)):
             _note_group(
                 group,
@@ -51,15 +52,16 @@ def address_of(target: Target) -> Hashable:
     return target.backend, normalised_server(target), target.url.database, schema
 
 
-def version_table_of(target: Target) -> Hashable:
+def version_table_of(target: Target, address: Hashable) -> Hashable:
     """What two targets have in common only if their versions are rows of one table."""
+    table, schema = target.version_table, target.version_table_schema
     if target.backend == "sqlite":
-        return "sqlite", os.path.realpath(target.url.database or ""), target.version_table.lower()
-    table, server = target.version_table, normalised_server(target)
+        return address, table.lower()
+    if schema is None:
+        return address, table
     if target.backend == "mysql":
-        return "mysql", server, target.version_table_schema or target.url.database, "", table
-    schema = target.version_table_schema or target.schema or "public"
-    return "postgresql", server, target.url.database, schema, table
+        return ("mysql", normalised_server(target), schema, ""), table
+    return ("postgresql", normalised_server(target), target.url.database, schema), table
 
 
 def normalised_server(target: Target) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ LARGEST_FILE = 32 * 1024 * 1024
 DEEPEST_NESTING = 40
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER: Any = Resolver()
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
 _TAG = "tag:yaml.org,2002:"
@@ -120,7 +122,6 @@ class _Reader:
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
-        self._resolver: Any = Resolver()
         self._depth = 0
         self.problems: list[tuple[Position, str, str]] = []
 
@@ -190,7 +191,7 @@ class _Reader:
         text: str = event.value
         if event.style or event.tag is not None:  # the C parser says '' for plain, the other None
             return text
-        kind = self._resolver.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
+        kind = _kind(text)
         if kind == "null":
             return None
         if kind == "bool" and text in ("true", "false"):
@@ -212,6 +213,13 @@ class _Reader:
 
     def _note(self, event: Any, text: str, remedy: str) -> None:
         self.problems.append((_position(event), text, remedy))
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind(text: str) -> str:
+    """What YAML 1.1 takes a plain scalar for."""
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    return tag.removeprefix(_TAG)
 
 
 def _position(event: Any) -> Position:

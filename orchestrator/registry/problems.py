@@ -26,9 +26,15 @@ class Problems:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._found: dict[Problem, tuple[int, int]] = {}
+        self._sources: dict[Path, Path] = {}
+
+    def came_from(self, path: Path, source: Path) -> None:
+        """Say that what would stand at a path (a tenant that is not in the file) came from a source."""
+        self._sources[path] = source
 
     def add(self, path: Path, text: str, remedy: str = "", *, at_key: bool = False) -> None:
         """Note a problem at a path of the document, or at the nearest part of the path that it has."""
+        path = self._sources.get(path[:2], path)
         problem = Problem(place=self.place(path, at_key=at_key), text=text, remedy=remedy)
         self._found.setdefault(problem, self._document.position(path, at_key=at_key))
 
@@ -65,10 +71,15 @@ class Problems:
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """`did you mean X?` with the known names most like this one, else what is given."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    close = close_to(name, known)
     if not close:
         return otherwise
     return "did you mean " + " or ".join(f"`{match}`" for match in close) + "?"
+
+
+def close_to(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that this one may be a misspelling of."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
 
 
 def few(names: Iterable[str], most: int = 5) -> str:

@@ -21,7 +21,3 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as the shipped file holds it."""
     return json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
-
-
-if __name__ == "__main__":
-    SCHEMA_FILE.write_text(schema_text())

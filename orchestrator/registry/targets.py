@@ -176,8 +176,10 @@ class TargetBuilder:
     def _section(self, setting: Setting) -> str:
         name, known = self._text(setting), self._surroundings.sections
         if name not in known:
+            shown = self._shown(setting, name)
             raise Mistake(
-                f"alembic.ini has no section `{name}`", nearest(name, known, f"add [{name}] with its script_location")
+                f"alembic.ini has no section `{shown}`",
+                nearest(shown, known, f"add [{shown}] with its script_location"),
             )
         return name
 

@@ -44,6 +44,8 @@ class Tenancies:
 
     def build(self, name: str, given: Given | None) -> tuple[Tenant, list[Target]]:
         """One tenant; a target that something is wrong with is left out."""
+        if given is not None and name not in self._file.tenants:
+            self._problems.came_from(("tenants", name), given.layer.path)
         settings = self._settings(name, given)
         names = {"tenant": name}
         labels = self._labels(settings, names)

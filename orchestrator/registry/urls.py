@@ -82,6 +82,8 @@ def settle_url(url: URL, root: Path, *, needs_database: bool = True) -> tuple[UR
         url = url.set(drivername="postgresql")
     _check_kind(url)
     _check_parts(url)
+    if "+" not in url.drivername:
+        url = url.set(drivername=_usual_driver(url.drivername))
     url, replaced = synchronous(url)
     if url.get_backend_name() == "sqlite":
         return _settle_file(url, root), replaced
@@ -120,6 +122,12 @@ def _check_kind(url: URL) -> None:
         )
     if not _is_dialect(url.drivername):
         raise Mistake(f"SQLAlchemy knows no such driver for {kind}", f"write {kind}:// for the usual one")
+
+
+@functools.cache
+def _usual_driver(kind: str) -> str:
+    """The driver that a URL without one runs on; found out once, it depends on what is installed."""
+    return synchronous(URL.create(kind))[0].drivername
 
 
 @functools.cache

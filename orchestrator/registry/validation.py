@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.registry.documents import Document, Path, Unquoted, misread_keys
 from orchestrator.registry.models import RegistryFile
-from orchestrator.registry.problems import Problems, nearest
+from orchestrator.registry.problems import Problems, close_to, nearest
 from orchestrator.registry.variables import Variables
 
 #: text of a problem, and its remedy
@@ -48,7 +48,7 @@ def validate(document: Document, variables: Variables, problems: Problems) -> Va
             details = error.errors(include_url=False)
         else:
             return Validated(file=file, broken=frozenset(broken))
-        for detail in details:
+        for detail in _without_echoes(details):
             _note(detail, problems)
         broken |= {str(detail["loc"][0]) for detail in details if detail["loc"]}
         data = _without(data, [_real(detail["loc"], data) for detail in details])
@@ -63,6 +63,17 @@ def describe(error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
         where = f"`{key}`: " if key and detail["type"] != "extra_forbidden" else ""
         yield f"{where}{text}; {remedy}" if remedy else f"{where}{text}"
+
+
+def _without_echoes(details: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The errors without missing keys that stand there misspelled: one mistake is one problem."""
+    misspelled = {
+        (*detail["loc"][:-1], close)
+        for detail in details
+        if detail["type"] == "extra_forbidden"
+        for close in close_to(str(detail["loc"][-1]), known_keys(detail["loc"][:-1]))
+    }
+    return (detail for detail in details if detail["type"] != "missing" or detail["loc"] not in misspelled)
 
 
 def _note(detail: ErrorDetails, problems: Problems) -> None:

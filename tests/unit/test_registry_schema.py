@@ -1,0 +1,91 @@
+"""The JSON Schema for editors: up to date, and of one mind with the registry about real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from orchestrator import registry
+from orchestrator.registry.schemas import SCHEMA_FILE, schema_text
+
+REPOSITORY = Path(__file__).parents[2]
+
+REFERENCE = """
+version: 1
+project: billing
+environment: production
+protected: true
+defaults:
+  url: "postgresql+psycopg://app:${DB_PASSWORD}@db.internal/saas"
+  schema: "tenant_{tenant}"
+  search_path: [extensions, public]
+  role: migrator
+  connect_args: {sslmode: verify-full}
+  labels: {tier: standard}
+  timeouts: {connect: 10s, lock: 1, statement: 15m}
+  password: {command: [token], ttl: 10m}
+profiles:
+  maria: {url: "mysql+pymysql://app@maria1.internal/{tenant}", schema: null, search_path: null, password: x}
+servers:
+  "db.internal:5432": {concurrency: 8}
+tenants:
+  acme: {labels: {region: eu}, after: [shared]}
+  shared:
+  initech: {databases: {core: {url: "sqlite:///x"}, analytics: }}
+  hooli: {state: quarantined, reason: "x", owner: ops, until: "2026-12-01"}
+sources:
+  - {type: sql, url: "x", query: "SELECT 1", min: 100}
+  - {type: schemas, url: "x", match: "tenant_*"}
+  - {type: command, run: ["./list-tenants"]}
+  - {type: http, url: "x", headers: {Authorization: "Bearer ${TOKEN}"}, profile: maria}
+  - {type: python, call: "myapp.tenants:all_tenants"}
+  - {type: flask, app: "myapp:create_app", tenants: "myapp:names"}
+strategies:
+  default: {concurrency: auto, max_failures: 0}
+  careful:
+    max_failures: 2%
+    waves:
+      - {name: canary, size: 1}
+      - {name: internal, selector: "tier=internal", pause: 10m, gate: {command: ["./smoke"]}}
+      - {name: rest}
+ledger: "sqlite:///.orchestrate/ledger.db"
+"""
+
+
+def valid(data: Any) -> bool:
+    validator = jsonschema.Draft202012Validator(registry.json_schema())
+    return bool(validator.is_valid(data))
+
+
+def test_the_shipped_schema_is_the_generated_one() -> None:
+    assert SCHEMA_FILE.read_text() == schema_text(), "run `python -m orchestrator.registry`"
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text()))
+
+
+@pytest.mark.parametrize("text", [REFERENCE, (REPOSITORY / "tenants.yaml").read_text()])
+def test_files_that_load_fit_the_schema(text: str) -> None:
+    jsonschema.Draft202012Validator(registry.json_schema()).validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"version": 2},
+        {"version": 1, "tennants": {}},
+        {"version": 1, "tenants": {"acme": {"labls": {}}}},
+        {"version": 1, "sources": [{"type": "sql", "url": "x"}]},
+        {"version": 1, "tenants": {"acme": {"labels": {"shard": 12}}}},
+        {"version": 1, "servers": {"h:1": {}}},
+    ],
+)
+def test_files_that_do_not_load_do_not_fit_the_schema(data: Any) -> None:
+    assert not valid(data)
