@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection
 
@@ -109,13 +110,22 @@ class EnvironmentTarget:
         """
         with self._connect() as connection:
             yield connection
-            if connection.in_transaction():
-                connection.rollback()
-                if self._purpose is Purpose.WRITE:
-                    raise EnvironmentError(
-                        f"{self.name}: env.py left a transaction open, so nothing was committed; commit what it "
-                        "executes before `context.configure`, or move it into `with context.begin_transaction()`"
-                    )
+            left_open = connection.in_transaction() and not self._only_read(connection)
+            connection.rollback()
+            if left_open and self._purpose is Purpose.WRITE:
+                raise EnvironmentError(
+                    f"{self.name}: env.py left a transaction open, so nothing was committed; commit what it "
+                    "executes before `context.configure`, or move it into `with context.begin_transaction()`"
+                )
+
+    def _only_read(self, connection: Connection) -> bool:
+        """Whether the open transaction is just Alembic's look at the version, which it leaves open on MySQL."""
+        if self._target.backend != "mysql":
+            return False
+        version = MigrationContext.configure(connection, opts=version_options(self._target))
+        seen = version.get_current_heads()
+        connection.rollback()
+        return seen == version.get_current_heads()
 
     def options(self, **keywords: Any) -> dict[str, Any]:
         """Keywords for `context.configure`: the version table is the target's, in everything else yours win."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.runtime.migration import MigrationStep, RevisionStep, StampStep
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import MultipleHeads
 from alembic.util import CommandError
 
 from orchestrator.errors import ScriptsError, SettingsError
@@ -218,16 +219,25 @@ def _scripts_errors(section: str) -> Iterator[None]:
     except UserWarning as error:
         raise ScriptsError(f"[{section}]: {error}; give one of the files another id") from None
     except CommandError as error:
-        raise ScriptsError(f"[{section}]: {error}{_remedy(str(error))}") from error
+        raise ScriptsError(f"[{section}]: {_sentence(error)}") from error
     except ScriptsError:
         raise
     except Exception as error:
         raise ScriptsError(f"[{section}]: {_where(error)}{type(error).__name__}: {error}") from error
 
 
+def _sentence(error: CommandError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, MultipleHeads):
+        heads = ", ".join(cause.heads)
+        return (
+            f"there are several heads ({heads}), so `{cause.argument}` is not one revision; ask for `heads`, for "
+            "`BRANCH@head`, or join them with `alembic merge heads`"
+        )
+    return f"{error}{_remedy(str(error))}"
+
+
 def _remedy(message: str) -> str:
-    if "Multiple head revisions" in message:
-        return "; ask for `heads`, for `BRANCH@head`, or join them with `alembic merge heads`"
     if "Can't locate revision" in message:
         return "; `alembic history` shows the ids that exist"
     if "No 'script_location'" in message:

@@ -1,4 +1,4 @@
-"""`python -m tests.docs.run_documents [FILE…]`: run the shell blocks of documents, as a reader would, in a scratch place.
+"""`python -m tests.docs.run_documents [FILE…]`: run the shell blocks of documents as a reader would.
 
 README.md runs beside a copy of the repository's own fleet. Every document below docs/ that starts with the comment
 `<!-- run by CI -->` starts in an empty folder.
