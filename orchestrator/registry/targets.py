@@ -20,6 +20,8 @@ from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant, Timeou
 T = TypeVar("T")
 
 MAIN_SECTION = "alembic"
+#: arguments of drivers that lead to another place than the URL says
+_PLACE_ARGUMENTS = frozenset({"host", "port", "dbname", "database", "db", "dsn", "conninfo", "service"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,11 @@ class TargetBuilder:
     def _connect_args(self, setting: Setting) -> Hidden:
         if setting.kind not in (None, self._backend):
             return Hidden()
+        moved = _PLACE_ARGUMENTS.intersection(setting.value)
+        if moved:
+            raise Mistake(
+                f"`{min(moved)}` in `connect_args`", "it belongs in `url`, where two tenants at one place show"
+            )
         return Hidden({key: self._filled(setting, value) for key, value in setting.value.items()})
 
     def _filled(self, setting: Setting, value: Any) -> Any:

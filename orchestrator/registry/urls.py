@@ -157,8 +157,24 @@ def _check_parts(url: URL) -> None:
         )
     if any(character.isspace() or not character.isprintable() for character in host):
         raise Mistake("a blank or control character stands in the host of the URL", "remove it")
-    if url.port is not None and not 0 < url.port < 65536:
+    _check_place(url)
+
+
+def _check_place(url: URL) -> None:
+    """The place must be readable from the URL alone, or two tenants at one place would go unnoticed."""
+    ports = [str(url.port)] if url.port is not None else [_first(url.query["port"])] if "port" in url.query else []
+    if any(not port.isdecimal() or not 0 < int(port) < 65536 for port in ports):
         raise Mistake("the port of the URL is not a number", "write a port from 1 to 65535")
+    hidden = [key for key in ("dbname", "database", "db", "service") if key in url.query]
+    hidden += [key for key, part in (("host", url.host), ("port", url.port)) if key in url.query and part]
+    if hidden:
+        raise Mistake(
+            f"`{hidden[0]}` in the query string of the URL", "write it in its own place: //host:port/database"
+        )
+
+
+def _first(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else value[0]
 
 
 def _settle_file(url: URL, root: Path) -> URL:

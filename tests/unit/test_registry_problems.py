@@ -111,6 +111,10 @@ BROKEN = [
     (tenants("acme: {url: 'sqlite://'}"), "3:15", "in memory", "sqlite:///path"),
     (tenants("acme: {url: 'sqlite:///:memory:'}"), "3:15", "in memory", "sqlite:///path"),
     (tenants("acme: {url: 'sqlite:///file:x?uri=true'}"), "3:15", "`file:` URI", "plain path"),
+    (tenants("acme: {url: 'postgresql:///d?port=1,2'}"), "3:15", "the port", "65535"),
+    (tenants("acme: {url: 'postgresql://h/d?host=x'}"), "3:15", "`host` in the query string", "//host:port"),
+    (tenants("acme: {url: 'postgresql://h/d?dbname=x'}"), "3:15", "`dbname` in the query string", "//host:port"),
+    (tenants("acme: {url: 'postgresql://h/d', connect_args: {host: x}}"), "3:49", "`host` in `connect_args`", "`url`"),
     # --- identifiers
     (tenants("acme: {url: 'postgresql://h/d', schema: 'a b'}"), "3:43", "schema `a b` is not allowed", "letters"),
     (tenants("acme: {url: 'postgresql://h/d', schema: 'x\"; DROP'}"), "3:43", "is not allowed", "letters"),
