@@ -44,8 +44,10 @@ class WorkerSettings:
 
 
 def prepare(settings: WorkerSettings) -> None:
-    """Make this process ready for jobs."""
+    """Make this process ready for a run's jobs."""
     logs.configure(settings.log)
+    # Files may have come since this process ran the last run.
+    _scripts.cache_clear()
 
 
 def prepare_process(settings: WorkerSettings) -> None:

@@ -87,7 +87,6 @@ def _closed_connections() -> Iterator[None]:
 
 def run(folder: Path, target: Target, given: Job) -> Outcome:
     settings = worker.WorkerSettings(config=folder / "alembic.ini", run="r-test", log=folder / "log.jsonl")
-    worker._scripts.cache_clear()
     worker.prepare(settings)
     return worker.run_job(given, target, settings)
 
