@@ -37,6 +37,8 @@ tenants:
 _APPLICATION = """
 sources:                      # SQLALCHEMY_DATABASE_URI and SQLALCHEMY_BINDS of the application
   - {{type: flask, app: {app}}}
+# For many tenants write {{tenant}} into those URLs and name them, or a function that returns their names:
+#   - {{type: flask, app: {app}, tenants: ["package.module:all_names"]}}
 """
 _SOME_APPLICATION = """
 # Once the application is named, its SQLALCHEMY_DATABASE_URI and SQLALCHEMY_BINDS are read whenever a command runs:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
 
+from orchestrator import registry
 from orchestrator.adoption import Proposal, propose
 from orchestrator.errors import SettingsError
 from orchestrator.revisions import uses_environment
+from orchestrator.settings import Settings
 
 APPLICATION = """
 from flask import Flask
@@ -136,9 +139,7 @@ def test_an_application_without_a_name_is_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
     folder.mkdir()
     (folder / "alembic.ini").write_text("[alembic]\n")
-    from flask_migrate import Migrate
-
-    template = Path(sys.modules[Migrate.__module__].__file__ or "").parent / "templates" / "flask" / "env.py"
+    template = resources.files("flask_migrate") / "templates" / "flask" / "env.py"
     (folder / "env.py").write_text(template.read_text())
     proposal = adopted(tmp_path)
     assert any("FLASK_APP" in note for note in proposal.notes)
@@ -279,3 +280,47 @@ def test_an_unreadable_configuration_is_an_error(tmp_path: Path, text: str) -> N
     (tmp_path / "alembic.ini").write_text(text)
     with pytest.raises(SettingsError):
         propose(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "names", "backend"),
+    [
+        (None, ["example"], "sqlite"),
+        ("postgresql+asyncpg://app:hunter2@db.x/saas", ["saas"], "postgresql"),
+        ("mysql+pymysql://app@db.x/Saas-1", ["example"], "mysql"),
+        ("sqlite:///var/shop.db", ["shop"], "sqlite"),
+        ("%(missing)s", ["example"], "sqlite"),
+    ],
+)
+def test_the_registry_it_writes_can_be_used_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, names: list[str], backend: str
+) -> None:
+    if url is not None:
+        alembic_init(tmp_path, "generic")
+        ini = tmp_path / "alembic.ini"
+        ini.write_text(ini.read_text().replace("driver://user:pass@localhost/dbname", url))
+    propose(tmp_path).apply()
+    monkeypatch.setenv("DB_PASSWORD", "p@ss")
+    fleet = registry.load(Settings.load(tmp_path / "alembic.ini"))
+    assert [tenant.name for tenant in fleet.tenants] == names
+    assert fleet.targets[0].backend == backend
+    if backend == "postgresql":
+        assert (fleet.targets[0].url.database, fleet.targets[0].url.password) == ("saas", "p@ss")
+
+
+def test_the_registry_of_an_application_takes_its_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adopted_shop.py").write_text(APPLICATION)
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "alembic.ini").write_text("[alembic]\n")
+    template = resources.files("flask_migrate") / "templates" / "flask-multidb" / "env.py"
+    (tmp_path / "migrations" / "env.py").write_text(template.read_text())
+    monkeypatch.setenv("FLASK_APP", "adopted_shop:create_app")
+    propose(tmp_path).apply()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    fleet = registry.load(Settings.load())
+    assert [(target.name, target.bind) for target in fleet.targets] == [
+        ("adopted_shop/default", None),
+        ("adopted_shop/logs", "logs"),
+    ]
+    assert {target.app for target in fleet.targets} == {"adopted_shop:create_app"}
