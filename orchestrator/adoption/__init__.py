@@ -29,7 +29,8 @@ def propose(directory: Path, config: Path | None = None) -> Proposal:
     draft = _Draft(directory=directory.absolute(), layout=layout)
     if layout.adopted != layout.text or layout.text is None:
         draft.change(layout.config, layout.text, layout.adopted or _config(layout))
-    rewritten = [draft.environment(section, folder) for section, folder in layout.folders.items()]
+    sections = {folder: section for section, folder in reversed(layout.folders.items())}
+    rewritten = [draft.environment(section, folder) for folder, section in reversed(sections.items())]
     draft.registry(rewritten[0])
     if not draft.changes and draft.complete:
         draft.notes.append("nothing to do: the environment is adopted already")
@@ -143,7 +144,7 @@ def _takes_its_url(text: str) -> bool:
 
 
 def _by_hand(place: str) -> str:
-    loop = "".join(f"    {line}\n" for line in LOOP.format(context="context").splitlines())
+    loop = "".join(f"    {line}\n" for line in LOOP.format(environment="environment", context="context").splitlines())
     return (
         f"to change {place} by hand: add `{IMPORT}`; give both functions a parameter `target`; connect with `with "
         "target.connect() as connection`; call `context.configure(**target.options(connection=connection, …))` with "

@@ -17,7 +17,7 @@ from orchestrator.errors import Problem
 WIDTH = 110
 IMPORT = "from orchestrator import environment"
 LOOP = """\
-for target in environment.targets({context}):
+for target in {environment}.targets({context}):
     with target.outcome():
         run_migrations_offline(target) if {context}.is_offline_mode() else run_migrations_online(target)
 """
@@ -72,6 +72,7 @@ class _Body:
 
 def rewrite(text: str, place: str) -> Rewritten:
     """Replace what migrates by the loop over targets; raises `NotCarried` with every line that stands in the way."""
+    text = text.removeprefix("\ufeff")
     source = SourceText(text if text.endswith("\n") else text + "\n")
     shape = Shape(source.tree, place)
     _raise_for(shape)
@@ -88,6 +89,8 @@ class _Rewriter:
         self.state = ApplicationState(shape)
         self.findings = _Findings()
         self.literals = _literals(source.tree)
+        is_taken = "environment" in syntax.bound_by(source.tree.body)
+        self.environment = "orchestrate_environment" if is_taken else "environment"
 
     def rewritten(self) -> Rewritten:
         online, offline = [self._body(one, index) for index, one in enumerate(online_and_offline(self.shape))]
@@ -226,7 +229,7 @@ class _Rewriter:
             + "\n\n"
             + _offline(offline, context)
             + "\n\n"
-            + LOOP.format(context=context)
+            + LOOP.format(environment=self.environment, context=context)
         )
 
     def _assemble(self, code: str) -> str:
@@ -236,7 +239,8 @@ class _Rewriter:
             for call in syntax.calls(node):
                 if _is_file_config(call):
                     source.add_keyword(call, "disable_existing_loggers=False")
-        source.insert_after(_import_of_context(source.tree), IMPORT + "\n")
+        name = "" if self.environment == "environment" else f" as {self.environment}"
+        source.insert_after(_import_of_context(source.tree), f"{IMPORT}{name}\n")
         text = source.edited().rstrip("\n") + "\n\n\n" + code
         self._check_names(text)
         return text

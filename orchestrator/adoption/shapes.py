@@ -62,7 +62,13 @@ class Configuration:
     @property
     def is_offline(self) -> bool:
         """Whether it writes SQL instead of connecting."""
-        return not self.call.args and self._value("connection") is None and self._value("url") is not None
+        return self._value("connection") is None and bool(self._value("url") or self._value("dialect_name"))
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether what it connects to is somewhere in a dictionary that is unpacked."""
+        unpacks = any(keyword.arg is None for keyword in self.call.keywords)
+        return unpacks and not (self.call.args or self._value("connection") or self._value("url"))
 
     def _value(self, name: str) -> ast.expr | None:
         return next((keyword.value for keyword in self.call.keywords if keyword.arg == name), None)
@@ -172,6 +178,8 @@ class Shape:
         for call in syntax.calls(statement):
             if _is_call_of(call, self.context, "configure"):
                 self.configurations.append(Configuration(call=call, way=way))
+                if self.configurations[-1].is_hidden:
+                    self.add_problem(call, f"`{_head(statement)}` does not show what it connects to")
             elif _is_call_of(call, self.context, "run_migrations"):
                 self.runs.append((call, way))
 

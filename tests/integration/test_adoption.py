@@ -225,6 +225,13 @@ def test_each_section_with_scripts_of_its_own_is_adopted(tmp_path: Path) -> None
     assert uses_environment(tmp_path / "analytics" / "env.py")
 
 
+def test_sections_may_share_one_environment(tmp_path: Path) -> None:
+    alembic_init(tmp_path, "generic")
+    ini = tmp_path / "alembic.ini"
+    ini.write_text(ini.read_text() + "\n[other]\nscript_location = %(here)s/alembic\nfile_template = x_%%(rev)s\n")
+    assert [change.path.name for change in adopted(tmp_path).changes] == ["env.py", "tenants.yaml"]
+
+
 def test_scripts_inside_a_package_are_adopted_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "shop_package" / "database"
     package.mkdir(parents=True)

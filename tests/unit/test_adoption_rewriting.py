@@ -315,6 +315,24 @@ def test_two_configurations_that_differ_are_left_to_their_owner() -> None:
         rewrite(text[:place] + other.lstrip("\n") + "\n" + text[place:], "env.py")
 
 
+def test_a_name_of_the_users_is_not_taken_away() -> None:
+    text = carried(environment(top="environment = 'production'")).text
+    assert "from orchestrator import environment as orchestrate_environment" in text
+    assert "for target in orchestrate_environment.targets(context):" in text
+
+
+def test_a_byte_order_mark_does_no_harm() -> None:
+    assert carried("\ufeff" + environment()).text == carried(environment()).text
+
+
+def test_what_is_unpacked_may_hide_the_connection() -> None:
+    hidden = "options = {'connection': connection}\n        context.configure(**options)"
+    text = environment().replace("context.configure(connection=connection, target_metadata=target_metadata, )", hidden)
+    assert hidden in text
+    with pytest.raises(NotCarried, match="does not show what it connects to"):
+        rewrite(text, "env.py")
+
+
 def test_comments_and_order_of_what_stays_are_untouched() -> None:
     text = environment(top="# a word about naming\nNAMING = {}  # and one more\n")
     before = [line for line in text.splitlines() if "NAMING" in line or line.startswith("# a word")]
