@@ -20,7 +20,7 @@ from orchestrator.diagnosis import Check, diagnose
 from orchestrator.errors import ExitCode, Refused, SettingsError, UsageError
 from orchestrator.events import Event, Listener, RunFinished, RunStarted
 from orchestrator.ledger import Ledger, Run
-from orchestrator.outcomes import FAILING, Report, RunStatus
+from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, WaveSummary
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
 from orchestrator.registry import Registry
 from orchestrator.revisions import Scripts, load_config
@@ -274,7 +274,7 @@ class Project:
                 run.id, plan, pool.submit, self.ledger, listeners, stop, cancel=lambda: pool.close(cancel=True)
             )
         closed = self._close_run(run, conclusion)
-        report = _report(plan, closed, conclusion, time.monotonic() - started)
+        report = _report(closed, conclusion.outcomes, conclusion.waves, time.monotonic() - started)
         _notify(listeners, RunFinished(report=report))
         return report
 
@@ -284,22 +284,13 @@ class Project:
         if book is None:
             raise UsageError("no run has been recorded yet")
         found = book.run(run)
+        outcomes = tuple(book.outcomes(found.id))
         ended = found.finished_at or found.started_at
-        return Report(
-            run=found.id,
-            parent=found.parent,
-            command=found.command.value,
-            revision=found.revision,
-            project=found.project,
-            environment=found.environment,
-            operator=found.operator,
-            strategy=found.strategy,
-            plan_digest=found.plan_digest,
-            status=found.status,
-            exit_code=found.exit_code if found.exit_code is not None else ExitCode.FAILURES,
-            started_at=found.started_at,
-            duration_s=(ended - found.started_at).total_seconds(),
-            outcomes=tuple(book.outcomes(found.id)),
+        return _report(
+            found,
+            outcomes,
+            rollout.summarise_waves(outcomes, interrupted=found.status is RunStatus.INTERRUPTED),
+            (ended - found.started_at).total_seconds(),
         )
 
     @contextlib.contextmanager
@@ -421,23 +412,23 @@ def _executor(name: str, lanes: int, targets: dict[str, Target], settings: worke
     raise SettingsError(f"no executor `{name}`; there are `processes` and `inline`")
 
 
-def _report(plan: Plan, run: Run, conclusion: Conclusion, duration: float) -> Report:
+def _report(run: Run, outcomes: tuple[Outcome, ...], waves: tuple[WaveSummary, ...], duration: float) -> Report:
     return Report(
         run=run.id,
         parent=run.parent,
-        command=plan.command.value,
-        revision=plan.revision,
-        project=plan.project,
-        environment=plan.environment,
+        command=run.command.value,
+        revision=run.revision,
+        project=run.project,
+        environment=run.environment,
         operator=run.operator,
-        strategy=plan.strategy,
+        strategy=run.strategy,
         plan_digest=run.plan_digest,
-        status=conclusion.status,
-        exit_code=conclusion.exit_code,
+        status=run.status,
+        exit_code=run.exit_code if run.exit_code is not None else ExitCode.FAILURES,
         started_at=run.started_at,
         duration_s=duration,
-        waves=conclusion.waves,
-        outcomes=conclusion.outcomes,
+        waves=waves,
+        outcomes=outcomes,
     )
 
 

@@ -5,8 +5,18 @@ Knows no Alembic, no SQL and no YAML; whatever runs a job is behind one callable
 
 from __future__ import annotations
 
-from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames
+from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames, summarise_waves
 from orchestrator.rollout.driving import execute, notify
 from orchestrator.rollout.signals import StopCause, StopSignal
 
-__all__ = ["Conclusion", "HaltCause", "StopCause", "StopSignal", "WaveStatus", "blames", "execute", "notify"]
+__all__ = [
+    "Conclusion",
+    "HaltCause",
+    "StopCause",
+    "StopSignal",
+    "WaveStatus",
+    "blames",
+    "execute",
+    "notify",
+    "summarise_waves",
+]

@@ -85,8 +85,11 @@ def conclude(
     waves = []
     for wave in plan.waves:
         own = [finished[job.target] for job in wave.jobs]
-        how = _wave_status(own, plan, interrupted) if wave.name in begun else WaveStatus.NOT_STARTED
-        waves.append(WaveSummary(name=wave.name, status=how.value, counts=count(own)))
+        waves.append(
+            _summary(
+                wave.name, own, begun=wave.name in begun, allow_ahead=plan.allow_ahead, interrupted=bool(interrupted)
+            )
+        )
     return Conclusion(status=status, exit_code=exit_code, outcomes=outcomes, waves=tuple(waves), error=error)
 
 
@@ -106,10 +109,29 @@ def _ending(
     return RunStatus.SUCCEEDED, ExitCode.OK
 
 
-def _wave_status(outcomes: Sequence[Outcome], plan: Plan, interrupted: StopCause | None) -> WaveStatus:
+def summarise_waves(outcomes: Sequence[Outcome], *, interrupted: bool) -> tuple[WaveSummary, ...]:
+    """How the waves of a recorded run ended, from its outcomes; those that the plan had settled belong to none."""
+    waves: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.wave is not None:
+            waves.setdefault(outcome.wave, []).append(outcome)
+    return tuple(
+        _summary(name, own, begun={outcome.status for outcome in own} != {Status.NOT_STARTED}, interrupted=interrupted)
+        for name, own in waves.items()
+    )
+
+
+def _summary(
+    name: str, outcomes: Sequence[Outcome], *, begun: bool, interrupted: bool, allow_ahead: bool = False
+) -> WaveSummary:
+    how = _wave_status(outcomes, allow_ahead=allow_ahead, interrupted=interrupted) if begun else WaveStatus.NOT_STARTED
+    return WaveSummary(name=name, status=how.value, counts=count(outcomes))
+
+
+def _wave_status(outcomes: Sequence[Outcome], *, allow_ahead: bool, interrupted: bool) -> WaveStatus:
     statuses = {outcome.status for outcome in outcomes}
     if Status.NOT_STARTED in statuses:
         return WaveStatus.INTERRUPTED if interrupted else WaveStatus.HALTED
-    if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
+    if any(blames(outcome, allow_ahead=allow_ahead) for outcome in outcomes):
         return WaveStatus.FAILED
     return WaveStatus.DEFERRED if Status.DEFERRED in statuses else WaveStatus.SUCCEEDED

@@ -68,7 +68,8 @@ def test_a_run_brings_all_to_head_and_a_second_one_changes_nothing(folder: Path)
     report.raise_for_failures()
     again = run(project, project.plan())
     assert again.counts["unchanged"] == 3
-    assert project.report(report.run).to_json()["outcomes"] == report.to_json()["outcomes"]
+    recorded, told = project.report(report.run).to_json(), report.to_json()
+    assert {**recorded, "duration_s": 0} == {**told, "duration_s": 0}
 
 
 def test_looking_leaves_no_trace(folder: Path) -> None:
