@@ -15,7 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 class InlineExecutor:
-    """Runs each job inside `submit`, which returns a future that is done."""
+    """Runs each job inside `submit`, which returns a future that is done.
+
+    Nothing can end the job in hand: a request to stop at once is heeded after it.
+    """
 
     def __init__(self, run_job: Callable[[Job], Outcome]) -> None:
         self._run_job = run_job

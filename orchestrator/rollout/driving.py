@@ -17,11 +17,14 @@ from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, 
 from orchestrator.plans import Job, Plan, Wave
 from orchestrator.rollout.backlog import Backlog, Budget
 from orchestrator.rollout.conclusions import AHEAD, Conclusion, Halt, HaltCause, conclude
-from orchestrator.rollout.signals import StopCause, StopSignal
+from orchestrator.rollout.signals import StopSignal, draining_on_interrupt
 
 logger = logging.getLogger(__name__)
 
 Submit: TypeAlias = Callable[[Job], Future[Outcome]]
+
+#: seconds in which a signal is noticed, at the latest
+LONGEST_SLEEP = 0.5
 
 #: reasons for leaving a target alone that mean that it has all that was wanted
 SATISFIED = frozenset({"at_head", "past"})
@@ -43,7 +46,9 @@ def execute(
     flight shall not finish; their futures must end soon afterwards (`executor.close(cancel=True)` does).
     `max_failures=None` on the plan lifts the budget, and the halt at a failure that every target would share too.
     """
-    return Rollout(run, plan, submit, ledger, listeners, stop or StopSignal(), cancel).drive()
+    stop = stop or StopSignal()
+    with draining_on_interrupt(stop):
+        return Rollout(run, plan, submit, ledger, listeners, stop, cancel).drive()
 
 
 class Rollout:
@@ -144,12 +149,13 @@ class Rollout:
     # -- completion ---------------------------------------------------------------------------------------------
 
     def _wait(self) -> Future[Outcome] | None:
-        try:
-            return self._inbox.get()
-        except KeyboardInterrupt:
-            # Callers of the Python API without a signal handler of their own: Ctrl-C drains all the same.
-            self._stop.request(StopCause.INTERRUPTED)
-            return None
+        # A signal that arrives just before this thread falls asleep does not wake it: its handler runs when the sleep
+        # ends, so no sleep is long.
+        while True:
+            try:
+                return self._inbox.get(timeout=LONGEST_SLEEP)
+            except Empty:
+                continue
 
     def _receive_all(self) -> None:
         while True:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ExitCode
 
@@ -63,3 +66,20 @@ class StopSignal:
     def _wake(self) -> None:
         for wake in self._wakes:
             wake()
+
+
+@contextlib.contextmanager
+def draining_on_interrupt(stop: StopSignal) -> Iterator[None]:
+    """Let Ctrl-C drain where it would raise KeyboardInterrupt in the middle of the bookkeeping.
+
+    A program that has a handler of its own keeps it.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda _number, _frame: stop.request(StopCause.INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -547,6 +547,18 @@ class TestStopping:
             helper.join()
         assert driven.end().exit_code is ExitCode.INTERRUPTED
 
+    def test_the_handler_of_the_program_is_kept(self) -> None:
+        def own(number: int, frame: object) -> None:
+            pass
+
+        for handler in (own, signal.default_int_handler):
+            before = signal.signal(signal.SIGINT, handler)
+            try:
+                drive(a_plan("a"))
+                assert signal.getsignal(signal.SIGINT) is handler
+            finally:
+                signal.signal(signal.SIGINT, before)
+
 
 class TestMisbehaviour:
     def test_a_listener_that_raises_stops_nobody(self, caplog: pytest.LogCaptureFixture) -> None:
