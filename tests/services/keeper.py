@@ -7,6 +7,7 @@ however the owner went, or when it is told to by SIGTERM.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -29,6 +30,9 @@ def main(kind: str, answer: str, owner: str) -> None:
     except Exception as error:  # whatever it is, the tests that need the server must show it
         _answer(Path(answer), {"problem": f"{error}"})
         raise SystemExit(1) from error
+    finally:
+        if not servers.alive(int(owner)):
+            shutil.rmtree(Path(answer).parent, ignore_errors=True)
 
 
 def _answer(path: Path, content: dict[str, str]) -> None:
