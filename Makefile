@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: demo test check build services docs acceptance constraints clean help
+.PHONY: demo test check bench build services docs acceptance constraints clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -43,6 +43,9 @@ services: $(VENV)/.development ## install the database servers that the tests ne
 
 acceptance: $(VENV)/.development services ## someone else's history on a fleet of ours
 	python -m tests.acceptance.optuna
+
+bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas, against the floor and plain Alembic
+	python -m benchmarks.fleet
 
 build: $(VENV)/.development ## wheel and source distribution
 	@rm -rf dist
