@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from orchestrator import classic, databases, logs
 from orchestrator.environment import HANDOVER, Handover, version_options
-from orchestrator.errors import ScriptsError
+from orchestrator.errors import EnvironmentError, ScriptsError  # noqa: A004 - Alembic's word
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Job, Route
 from orchestrator.revisions import Scripts, load_config
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: held open for the life of a worker process
 _printing = contextlib.ExitStack()
 _DONE = {Command.UPGRADE: Status.UPGRADED, Command.DOWNGRADE: Status.DOWNGRADED, Command.STAMP: Status.STAMPED}
+
+_CONCURRENT = Reason(code="concurrent", text="another runner, or a hand, brought it there first")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +119,8 @@ class Attempt:
         logger.error("%s", failure.message, exc_info=error, extra={"code": failure.code, "kind": failure.kind.value})
         at = self._settled()
         reached = at is not None and self._is_reached(at)
-        if failure.kind is FailureKind.AMBIGUOUS and reached and self.ran:
-            reason = Reason(
-                code="verified", text="the connection was lost after the commit; the version was read again"
-            )
-            return self._outcome(_DONE[self.job.command], at=at, reason=reason)
+        if failure.kind is FailureKind.AMBIGUOUS and reached:
+            return self._reached_all_the_same(at)
         return self._outcome(Status.FAILED, at=at, failure=failure)
 
     def _refuse_other_scripts(self) -> None:
@@ -145,8 +144,8 @@ class Attempt:
             return self._not_due(route)
         handover = Handover(targets=(self.target,), connection=connection)
         with _handed_over(self.scripts, handover), logs.guarded():
-            self._run_environment(route)
-        return self._verified(connection)
+            moved = self._run_environment(route)
+        return self._not_due(moved) if moved else self._verified(connection)
 
     def _run_classic(self, connection: Connection) -> Outcome:
         """Through an env.py that reads `sqlalchemy.url` and makes its own connection, which takes the lock."""
@@ -156,15 +155,23 @@ class Attempt:
             return self._not_due(route)
         name = f"orchestrate/{self.settings.run}/{self.target.name}"
         with classic.prepared(self.scripts.config, self.target, name), logs.guarded():
-            self._run_environment(route, **classic.options(self.target))
-        return self._verified(connection)
+            moved = self._run_environment(route, **classic.options(self.target))
+        return self._not_due(moved) if moved else self._verified(connection)
 
-    def _run_environment(self, route: Route, **options: Any) -> None:
-        """Run env.py once, with the steps of the route as what Alembic calls the migrations function."""
+    def _run_environment(self, route: Route, **options: Any) -> Reason | None:
+        """Run env.py once, with the steps of the route as what Alembic calls the migrations function.
+
+        Returns why nothing was due any more, when somebody else came between our look and Alembic's own.
+        """
         purge = self.job.command is Command.STAMP and not self.scripts.knows(self.found or ())
+        moved: list[Reason] = []
 
-        def upgrade(heads: Sequence[str], _context: MigrationContext) -> Iterator[Any]:
-            for step in self.scripts.steps(self.job.command, route, heads):
+        def upgrade(heads: Sequence[str], context: MigrationContext) -> Iterator[Any]:
+            way = route if purge else self._way_from(heads, route, context)
+            if isinstance(way, Reason):
+                moved.append(way)
+                return
+            for step in self.scripts.steps(self.job.command, way, heads):
                 self.revision = str(step.to_revisions[0] if step.is_upgrade else step.from_revisions[0])
                 with logs.bound(revision=self.revision):
                     yield step
@@ -181,6 +188,21 @@ class Attempt:
             **options,
         ):
             self.scripts.directory.run_env()
+        return moved[0] if moved else None
+
+    def _way_from(self, heads: Sequence[str], route: Route, context: MigrationContext) -> Route | Reason:
+        """The way from what Alembic has read: not before that does a classic env.py, or SQLite, keep others out."""
+        seen = tuple(sorted(heads))
+        if seen == self.found:
+            return route
+        ours = version_options(self.target)
+        if (context.version_table, context.version_table_schema) != tuple(ours.values()):
+            raise EnvironmentError(
+                f"{self.target.name}: env.py reads another version table, {context.version_table!r}; take "
+                "`version_table` out of it, and name the table in tenants.yaml"
+            )
+        self.found = seen
+        return self._route()
 
     def _route(self) -> Route | Reason:
         """The planned way, or the way from where the target is now; a reason when there is nothing left to do."""
@@ -190,7 +212,7 @@ class Attempt:
         if job.command is Command.STAMP:
             return Route(path=(), wanted=job.wanted)
         if self._is_reached(found):
-            return Reason(code="concurrent", text="another runner, or a hand, brought it there first")
+            return _CONCURRENT
         if job.command is Command.UPGRADE and self.scripts.knows(found):
             return self.scripts.route_to(found, job.wanted)
         return Reason(
@@ -200,6 +222,13 @@ class Attempt:
     def _not_due(self, reason: Reason) -> Outcome:
         status = Status.UNCHANGED if reason.code == "concurrent" else Status.SKIPPED
         return self._outcome(status, at=self.found, reason=reason)
+
+    def _reached_all_the_same(self, at: tuple[str, ...] | None) -> Outcome:
+        """The answer was lost, or somebody came between; the version says that it is where it should be."""
+        if not self.ran:
+            return self._outcome(Status.UNCHANGED, at=at, reason=_CONCURRENT)
+        reason = Reason(code="verified", text="the connection was lost after the commit; the version was read again")
+        return self._outcome(_DONE[self.job.command], at=at, reason=reason)
 
     def _is_reached(self, heads: Sequence[str]) -> bool:
         if self.job.command is Command.UPGRADE:

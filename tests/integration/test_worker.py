@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, NullPool, create_engine, inspect, make_url
 
 from orchestrator import databases, worker
 from orchestrator.outcomes import FailureKind, Outcome, Status
@@ -37,6 +37,18 @@ def run_migrations_online():
 
 
 run_migrations_online()
+"""
+
+SERVERS = {"postgresql": "postgres", "mariadb": "mariadb"}
+#: another runner brings the target to r004 while env.py is being loaded
+MOVED_BY_ANOTHER = """from alembic import context
+from sqlalchemy import NullPool, create_engine
+
+other = create_engine("{url}", poolclass=NullPool).raw_connection()
+other.cursor().execute("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+other.cursor().execute("INSERT INTO alembic_version VALUES ('r004')")
+other.commit()
+other.close()
 """
 
 
@@ -167,6 +179,24 @@ def test_a_target_that_moved_on_meanwhile_gets_the_rest_of_the_way(folder: Path,
     run(folder, sqlite_target, job(sqlite_target, "r002"))
     outcome = run(folder, sqlite_target, job(sqlite_target))
     assert (outcome.status, outcome.applied) == (Status.UPGRADED, ("r003", "r004"))
+
+
+@pytest.mark.parametrize("env", ["ours", "classic"])
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
+def test_whoever_comes_between_the_look_and_the_transaction_is_not_repeated(
+    folder: Path, sqlite_target: Target, request: pytest.FixtureRequest, engine: str, env: str
+) -> None:
+    """A classic env.py takes the lock when it connects, and on SQLite the transaction is the lock."""
+    url = sqlite_target.url if engine == "sqlite" else request.getfixturevalue(f"{SERVERS[engine]}_database")
+    target = dataclasses.replace(sqlite_target, url=url)
+    if env == "classic":
+        (folder / "alembic" / "env.py").write_text(CLASSIC)
+    edit_env(folder, "from alembic import context\n", MOVED_BY_ANOTHER.format(url=url.render_as_string(False)))
+    outcome = run(folder, target, job(target))
+    assert outcome.failure is None
+    assert (outcome.status, outcome.reason.code, outcome.at) == (Status.UNCHANGED, "concurrent", ("r004",))
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
 @pytest.mark.parametrize("transaction", list(Transaction))
