@@ -119,7 +119,8 @@ class Attempt:
         logger.error("%s", failure.message, exc_info=error, extra={"code": failure.code, "kind": failure.kind.value})
         at = self._settled()
         reached = at is not None and self._is_reached(at)
-        if failure.kind is FailureKind.AMBIGUOUS and reached:
+        # A lost lock is no lost answer: somebody else may have worked on the target at the same time.
+        if failure.kind is FailureKind.AMBIGUOUS and reached and not isinstance(error, databases.LockLost):
             return self._reached_all_the_same(at)
         return self._outcome(Status.FAILED, at=at, failure=failure)
 

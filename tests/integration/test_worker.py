@@ -39,6 +39,7 @@ def run_migrations_online():
 run_migrations_online()
 """
 
+UNLOCK = "SELECT pg_advisory_unlock_all()"
 SERVERS = {"postgresql": "postgres", "mariadb": "mariadb"}
 #: another runner brings the target to r004 while env.py is being loaded
 MOVED_BY_ANOTHER = """from alembic import context
@@ -259,6 +260,13 @@ def test_a_locked_tenant_is_left_alone(folder: Path, schema_target: Target) -> N
     assert (outcome.status, outcome.failure.kind) == (Status.FAILED, FailureKind.TRANSIENT)
     assert "somebody" in outcome.failure.message
     assert schema_rows(schema_target) == []
+
+
+def test_a_lock_that_was_lost_on_the_way_is_no_success(folder: Path, schema_target: Target) -> None:
+    path = histories.file_of(folder, "r003")
+    path.write_text(path.read_text().replace("def upgrade():", f"def upgrade():\n    op.execute('{UNLOCK}')", 1))
+    outcome = run(folder, schema_target, job(schema_target))
+    assert (outcome.status, outcome.failure.code, outcome.at) == (Status.FAILED, "lock_lost", ("r004",))
 
 
 def test_a_missing_schema_is_made_only_when_told_to(folder: Path, schema_target: Target) -> None:
