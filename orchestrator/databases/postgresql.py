@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from orchestrator.tenants import PasswordCommand, Target
 
 #: keys of `Connection.info`, which lives as long as the server session
 _APPLIED, _DIRECT, _SCHEMA = "orchestrate.applied", "orchestrate.direct", "orchestrate.default_schema"
-_CHANGED = "orchestrate.session_changed"
+_CHANGED, _LOCK_TIMEOUT = "orchestrate.session_changed", "orchestrate.lock_timeout"
 #: how long a session may sit in a transaction without a statement, in seconds
 _IDLE_IN_TRANSACTION = 60.0
 #: how often a working server session looks whether its client is still there, in seconds
@@ -84,10 +85,12 @@ class PostgreSQL:
         access = Access.of(target, **_connect_defaults(target.url, target.timeouts.connect))
         engine = _open(access, keep=self.keeps_connection(target), **options)
         event.listen(engine, "before_cursor_execute", _notice_session_change)
+        _wait_in_autocommit_blocks(engine)
         return engine
 
     def take_over(self, connection: Connection) -> None:
-        """Nothing: its transactions are as ours."""
+        """Let its autocommit blocks wait for locks as ours do."""
+        _wait_in_autocommit_blocks(connection.engine)
 
     def keeps_connection(self, target: Target) -> bool:
         """One database holds many tenants' schemas; a database of a tenant's own is left when the job is done."""
@@ -97,6 +100,7 @@ class PostgreSQL:
         """One statement sets everything and looks where it leads."""
         settings = _settings(connection, target, application_name)
         connection.info[_APPLIED] = tuple(settings)
+        connection.info[_LOCK_TIMEOUT] = settings["lock_timeout"]
         row = _apply(connection, settings, target.schema)
         connection.commit()
         connection.info.pop(_CHANGED, None)
@@ -235,6 +239,22 @@ def _notice_session_change(connection: Connection, _cursor: object, statement: s
     """Remember that the session is not what the next tenant may inherit."""
     if _CHANGES_SESSION.search(statement):
         connection.info[_CHANGED] = True
+
+
+def _wait_in_autocommit_blocks(engine: Engine) -> None:
+    """No lock timeout there: a concurrent index build that gives up waiting leaves an invalid index behind.
+
+    While it waits it stands in nobody's way.
+    """
+    event.listen(engine, "begin", lambda connection: _set_lock_timeout(connection, "0"))
+    event.listen(engine, "commit", lambda connection: _set_lock_timeout(connection, connection.info.get(_LOCK_TIMEOUT)))
+
+
+def _set_lock_timeout(connection: Connection, value: str | None) -> None:
+    """At the two ends of an autocommit block; nothing elsewhere, and on connections that were not prepared."""
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT" and _LOCK_TIMEOUT in connection.info:
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            cursor.execute(f"SET lock_timeout = '{value}'")
 
 
 def _settings(connection: Connection, target: Target, application_name: str) -> dict[str, str]:

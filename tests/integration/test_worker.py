@@ -40,6 +40,14 @@ run_migrations_online()
 """
 
 UNLOCK = "SELECT pg_advisory_unlock_all()"
+AUTOCOMMIT = """def upgrade():
+    tell = "INSERT INTO markers SELECT '{} lock ' || current_setting('lock_timeout')"
+    op.execute(tell.format(1))
+    with op.get_context().autocommit_block():
+        op.execute("CREATE INDEX CONCURRENTLY by_email ON accounts (email)")
+        op.execute(tell.format(2))
+    op.execute(tell.format(3))
+"""
 SERVERS = {"postgresql": "postgres", "mariadb": "mariadb"}
 #: another runner brings the target to r004 while env.py is being loaded
 MOVED_BY_ANOTHER = """from alembic import context
@@ -260,6 +268,23 @@ def test_a_locked_tenant_is_left_alone(folder: Path, schema_target: Target) -> N
     assert (outcome.status, outcome.failure.kind) == (Status.FAILED, FailureKind.TRANSIENT)
     assert "somebody" in outcome.failure.message
     assert schema_rows(schema_target) == []
+
+
+@pytest.mark.parametrize("env", ["ours", "classic"])
+@pytest.mark.parametrize("transaction", list(Transaction))
+def test_an_autocommit_block_waits_for_locks_and_nothing_after_it_does(
+    folder: Path, postgres_database: URL, transaction: Transaction, env: str
+) -> None:
+    if env == "classic":
+        (folder / "alembic" / "env.py").write_text(CLASSIC)
+    path = histories.file_of(folder, "r003")
+    path.write_text(path.read_text().replace("def upgrade():\n", AUTOCOMMIT, 1))
+    target = Target(tenant=Tenant(name="acme"), url=postgres_database, transaction=transaction)
+    outcome = run(folder, target, job(target))
+    assert (outcome.failure, outcome.at) == (None, ("r004",))
+    with connect_postgres(postgres_database) as connection:
+        seen = connection.execute("SELECT revision FROM markers WHERE revision ~ 'lock'").fetchall()
+    assert sorted(row[0] for row in seen) == ["1 lock 1s", "2 lock 0", "3 lock 1s"]
 
 
 def test_a_lock_that_was_lost_on_the_way_is_no_success(folder: Path, schema_target: Target) -> None:
