@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 from collections.abc import Sequence
 from typing import ClassVar
+
+#: problems that one message tells: of one place, so that a source with a wrong column hides nothing else, and in all
+MOST_AT_ONE_PLACE = 10
+MOST_TOLD = 50
 
 
 class ExitCode(enum.IntEnum):
@@ -77,8 +82,22 @@ class Problem:
 
 
 class RegistryError(OrchestratorError):
-    """`tenants.yaml` or one of its sources is wrong; carries every problem that was found, in file order."""
+    """`tenants.yaml` or one of its sources is wrong; carries every problem that was found, in file order.
+
+    The message of a fleet that is wrong throughout ends after the first few; `problems` has them all.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(_told(self.problems)))
+
+
+def _told(problems: Sequence[Problem]) -> list[str]:
+    at: collections.Counter[str] = collections.Counter()
+    told: list[str] = []
+    for problem in problems:
+        at[problem.place] += 1
+        if at[problem.place] <= MOST_AT_ONE_PLACE and len(told) < MOST_TOLD:
+            told.append(str(problem))
+    rest = len(problems) - len(told)
+    return [*told, f"and {rest:,} more; mend these first"] if rest else told

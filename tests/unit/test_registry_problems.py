@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import registry
-from orchestrator.errors import RegistryError
+from orchestrator.errors import Problem, RegistryError
 from tests.unit.registries import Folder
 
 URL = 'url: "sqlite:///{}.db"'
@@ -196,6 +196,17 @@ def test_a_mistake_that_tenants_inherit_is_told_a_few_times_only(folder: Folder)
     assert "40 more tenants are wrong here" in "".join(problems)
     missing = folder.problems("defaults: {url: '${NOPE}'}\n" + tenants(*(f"t{number}:" for number in range(50))))
     assert len(missing) == 1
+
+
+def test_a_fleet_that_is_wrong_throughout_is_told_in_a_few_lines() -> None:
+    rows = [Problem(place="tenants.yaml:3:5", text=f"row {number}") for number in range(10_000)]
+    tenants_of_file = [Problem(place=f"tenants.yaml:{number}:3", text="no url") for number in range(10, 1010)]
+    error = RegistryError([*rows, *tenants_of_file])
+    lines = str(error).splitlines()
+    assert lines[9:11] == ["tenants.yaml:3:5: row 9", "tenants.yaml:10:3: no url"]
+    assert len(lines) == 51
+    assert lines[-1] == "and 10,950 more; mend these first"
+    assert len(error.problems) == 11_000
 
 
 @pytest.mark.parametrize(
