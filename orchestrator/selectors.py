@@ -53,6 +53,9 @@ class Named(Protocol):
         """Name of the target."""
 
 
+#: wrong names that one message tells
+MOST_TOLD = 10
+
 N = TypeVar("N", bound=Named)
 Labels: TypeAlias = Mapping[str, str]
 #: one flag as typed, and which targets it keeps
@@ -170,11 +173,8 @@ def _named(patterns: Sequence[str], *, globs: bool = True) -> Callable[[Target],
 def _check_names(targets: Sequence[Target], selection: Selection) -> None:
     """Refuse names, globs and database keys that nothing in the registry answers to, all of them at once."""
     known = dict.fromkeys(name for target in targets for name in (target.tenant.name, target.name))
-    complaints = [
-        complaint
-        for name in (*_split(selection.names), *_split(selection.exclude), *(selection.listed or ()))
-        if (complaint := _complaint(name, known, globs=name not in (selection.listed or ())))
-    ]
+    complaints = _complaints([*_split(selection.names), *_split(selection.exclude)], known, globs=True)
+    complaints += _complaints(selection.listed or (), known, globs=False)
     databases = dict.fromkeys(target.database for target in targets if target.database is not None)
     if selection.database is not None and selection.database not in databases:
         hint = _nearest(selection.database, databases) or "; no tenant has `databases`" * (not databases)
@@ -183,11 +183,21 @@ def _check_names(targets: Sequence[Target], selection: Selection) -> None:
         raise UsageError("\n".join(dict.fromkeys(complaints)) + "\n`orchestrate tenants list` shows all of them")
 
 
-def _complaint(name: str, known: Mapping[str, None], *, globs: bool) -> str | None:
-    if globs and _is_glob(name):
-        expression = re.compile(fnmatch.translate(name))
-        return None if any(map(expression.match, known)) else f"`{name}` matches no tenant"
-    return None if name in known else f"unknown tenant `{name}`{_nearest(name, known)}"
+def _complaints(names: Sequence[str], known: Mapping[str, None], *, globs: bool) -> list[str]:
+    """What is wrong with names; of a list that fits another registry only the first few, looking for likes is slow."""
+    unknown = [name for name in dict.fromkeys(names) if not _is_borne(name, known, globs=globs)]
+    told = [
+        f"`{name}` matches no tenant" if globs and _is_glob(name) else f"unknown tenant `{name}`{_nearest(name, known)}"
+        for name in unknown[:MOST_TOLD]
+    ]
+    rest = len(unknown) - len(told)
+    return [*told, f"and {rest:,} more names that nobody bears"] if rest else told
+
+
+def _is_borne(name: str, known: Mapping[str, None], *, globs: bool) -> bool:
+    if not (globs and _is_glob(name)):
+        return name in known
+    return any(map(re.compile(fnmatch.translate(name)).match, known))
 
 
 def _nearest(name: str, known: Mapping[str, None]) -> str:

@@ -118,6 +118,15 @@ def test_what_finds_nothing_says_so(selection: Selection, words: list[str]) -> N
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_a_list_of_another_fleet_is_told_in_a_few_lines() -> None:
+    listed = tuple(f"nobody-{number}" for number in range(2000))
+    with pytest.raises(UsageError) as caught:
+        select(FLEET, Selection(listed=(*listed, "acme")))
+    lines = str(caught.value).splitlines()
+    assert lines[9:11] == ["unknown tenant `nobody-9`", "and 1,990 more names that nobody bears"]
+    assert len(lines) == 12
+
+
 def test_an_empty_registry_says_so() -> None:
     with pytest.raises(UsageError, match="holds no tenants"):
         select((), Selection(everything=True))
