@@ -138,6 +138,16 @@ def test_a_failing_source_is_an_error_at_its_line(folder: Folder, keys: dict[str
     assert not (folder.path / "nowhere.db").exists()
 
 
+@pytest.mark.parametrize("query", ["SELEC name FROM tenants", "DELETE FROM tenants RETURNING name", "SELECT nothing"])
+def test_a_query_that_fails_is_what_is_to_be_mended(folder: Folder, query: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder.path / "inventory.db")) as connection:
+        connection.executescript("CREATE TABLE tenants (name); INSERT INTO tenants VALUES ('acme')")
+    (problem,) = folder.problems(source(type="sql", url="sqlite:///inventory.db", query=query))
+    assert problem.endswith("; mend its `query`, which can only read")
+    with contextlib.closing(sqlite3.connect(folder.path / "inventory.db")) as connection:
+        assert connection.execute("SELECT name FROM tenants").fetchall() == [("acme",)]
+
+
 def test_a_command_that_takes_too_long_ends_with_its_children(folder: Folder) -> None:
     folder.write("#!/bin/sh\nsleep 60 &\necho $! > child\nwait\n", "slow").chmod(0o755)
     (problem,) = folder.problems(source(type="command", run=["./slow"], timeout="1s"))

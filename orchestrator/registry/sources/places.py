@@ -9,6 +9,7 @@ from sqlalchemy import URL
 
 from orchestrator.databases import backend_for
 from orchestrator.errors import OrchestratorError
+from orchestrator.outcomes import FailureKind
 from orchestrator.registry.problems import Mistake
 from orchestrator.registry.targets import Surroundings
 from orchestrator.registry.urls import fill_url, settle_url
@@ -34,11 +35,13 @@ def place_of(url: URL, arguments: Mapping[str, Any], seconds: float) -> Target:
     return Target(tenant=Tenant(name="source"), url=url, connect_args=arguments, timeouts=timeouts)
 
 
-def failure_of(error: Exception, url: URL) -> Mistake:
-    """What a driver or server said, as far as it may be shown."""
+def failure_of(error: Exception, url: URL, *, query: bool = False) -> Mistake:
+    """What a driver or server said, as far as it may be shown; its advice is meant for revisions, not for a query."""
     if isinstance(error, OrchestratorError):
         text, _, remedy = str(error).partition("; ")
         return Mistake(text, remedy)
     failure = backend_for(url).classify(error)
     code = f" ({failure.code})" if failure.code else ""
-    return Mistake(f"failed: {failure.message}{code}", failure.advice or "mend its `url` or its query")
+    is_fault_of_query = query and failure.kind not in (FailureKind.TRANSIENT, FailureKind.AMBIGUOUS)
+    advice = "mend its `query`, which can only read" if is_fault_of_query else failure.advice
+    return Mistake(f"failed: {failure.message}{code}", advice or "mend its `url`")

@@ -6,9 +6,12 @@ import re
 from typing import Any
 
 import sqlalchemy
+from sqlalchemy import URL, Connection, TextClause
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.databases import backend_for
 from orchestrator.registry.models import SqlSource
+from orchestrator.registry.problems import Mistake
 from orchestrator.registry.sources.places import failure_of, filled_arguments, place_of, settled
 from orchestrator.registry.sources.rows import without_nulls
 from orchestrator.registry.targets import Surroundings
@@ -26,9 +29,18 @@ def read(source: SqlSource, surroundings: Surroundings) -> list[Any]:
         engine = backend_for(url).create_engine(target, read_only=True)
         try:
             with engine.connect() as connection:
-                rows = [dict(row) for row in connection.execute(query).mappings()]
+                rows = _rows(connection, query, url)
         finally:
             engine.dispose()
+    except Mistake:
+        raise
     except Exception as error:  # noqa: BLE001 - a driver may raise anything, and says too much when it does
         raise failure_of(error, url) from None
     return [without_nulls(row) for row in rows]
+
+
+def _rows(connection: Connection, query: TextClause, url: URL) -> list[dict[str, Any]]:
+    try:
+        return [dict(row) for row in connection.execute(query).mappings()]
+    except SQLAlchemyError as error:
+        raise failure_of(error, url, query=True) from None
