@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator import databases
 from orchestrator.environment import version_options
@@ -34,12 +36,14 @@ def prepared(config: Config, target: Target, application_name: str, *, writing: 
     own = _OwnConnection(target, application_name, writing=writing)
     section = config.config_ini_section
     before = config.file_config.get(section, "sqlalchemy.url", raw=True, fallback=None)
-    config.file_config.set(section, "sqlalchemy.url", _escaped_url(target))
+    config.file_config.set(section, "sqlalchemy.url", _escaped(own.url))
+    event.listen(Engine, "do_connect", own.add_arguments)
     event.listen(Engine, "engine_connect", own.take)
     try:
         yield
     finally:
         event.remove(Engine, "engine_connect", own.take)
+        event.remove(Engine, "do_connect", own.add_arguments)
         _restore(config, section, before)
         own.release()
 
@@ -49,9 +53,21 @@ class _OwnConnection:
 
     def __init__(self, target: Target, application_name: str, *, writing: bool) -> None:
         self.target = target
+        self.url = databases.with_password(target)
         self.application_name = application_name
         self.engines: list[Engine] = []
         self.writing = writing
+
+    def add_arguments(
+        self, dialect: Dialect, _entry: ConnectionPoolEntry, _arguments: list[Any], keywords: dict[str, Any]
+    ) -> None:
+        """A URL cannot carry `connect_args`, and without them a connection may go unencrypted."""
+        if dialect.name != self.url.get_backend_name():
+            return
+        _, expected = dialect.create_connect_args(self.url)
+        if expected.items() <= keywords.items():
+            for name, value in self.target.connect_args.items():
+                keywords.setdefault(name, value)
 
     def take(self, connection: Connection) -> None:
         """Called for every connection of every engine in this process; only the target's first one is meant."""
@@ -74,9 +90,8 @@ class _OwnConnection:
         return (url.host, url.port, url.database) == (own.host, own.port, own.database)
 
 
-def _escaped_url(target: Target) -> str:
+def _escaped(url: URL) -> str:
     """The whole URL for alembic.ini's interpolation; it is set past `set_main_option`, whose error would echo it."""
-    url = databases.with_password(target)
     return url.render_as_string(hide_password=False).replace("%", "%%")
 
 

@@ -330,6 +330,18 @@ def test_a_classic_env_py_waits_for_the_lock(folder: Path, postgres_database: UR
     assert run(folder, target, job(target)).status is Status.UPGRADED
 
 
+def test_a_classic_env_py_connects_with_the_targets_arguments(folder: Path, postgres_database: URL) -> None:
+    (folder / "alembic" / "env.py").write_text(CLASSIC)
+    path = histories.file_of(folder, "r003")
+    tell = "op.execute(\"INSERT INTO markers SELECT current_setting('geqo_threshold')\")"
+    path.write_text(path.read_text().replace("def upgrade():", f"def upgrade():\n    {tell}", 1))
+    arguments = {"options": "-c geqo_threshold=7"}
+    target = Target(tenant=Tenant(name="acme"), url=postgres_database, connect_args=arguments)
+    assert run(folder, target, job(target)).failure is None
+    with connect_postgres(postgres_database) as connection:
+        assert ("7",) in connection.execute("SELECT revision FROM markers").fetchall()
+
+
 def test_one_process_serves_many_schemas_of_one_database(folder: Path, schema_target: Target) -> None:
     for number in range(5):
         tenant = Tenant(name=f"t{number}")
