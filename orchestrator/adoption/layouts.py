@@ -109,7 +109,7 @@ def _folder(location: str, beside: Path) -> tuple[Path, str | None]:
     if ":" in location:
         return _package_folder(location, beside), None
     if (beside / path).is_dir() or not path.is_dir():
-        return beside / path, f"%(here)s/{path.as_posix()}"
+        return beside / path, "%(here)s" if path == Path() else f"%(here)s/{path.as_posix()}"
     return path.absolute(), None
 
 
@@ -125,7 +125,7 @@ def _package_folder(location: str, beside: Path) -> Path:
         raise SettingsError(
             f"script_location = {location}: there is no package `{package}`; run where it can be imported"
         )
-    return Path(next(iter(specification.submodule_search_locations)), *rest.split("/"))
+    return Path(next(iter(specification.submodule_search_locations)), *rest.split(":"))
 
 
 def _unlocated(ini: Path, settings: Config, text: str) -> tuple[Path, str]:

@@ -232,19 +232,22 @@ def test_sections_may_share_one_environment(tmp_path: Path) -> None:
     assert [change.path.name for change in adopted(tmp_path).changes] == ["env.py", "tenants.yaml"]
 
 
-def test_scripts_inside_a_package_are_adopted_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "shop_package" / "database"
+@pytest.mark.parametrize("location", ["shop_package.database:migrations", "shed_package:database:migrations"])
+def test_scripts_inside_a_package_are_adopted_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    package = tmp_path / location[: len("shop_package")] / "database"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").touch()
     alembic_init(package, "generic", "migrations")
-    (package / "alembic.ini").write_text("[alembic]\nscript_location = shop_package.database:migrations\n")
+    (package / "alembic.ini").write_text(f"[alembic]\nscript_location = {location}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     adopted(tmp_path, package / "alembic.ini")
     assert uses_environment(package / "migrations" / "env.py")
     assert (package / "tenants.yaml").is_file()
-    assert "shop_package.database:migrations" in (package / "alembic.ini").read_text()
+    assert location in (package / "alembic.ini").read_text()
 
 
 def test_a_relative_location_is_found_from_everywhere(tmp_path: Path) -> None:
@@ -255,6 +258,16 @@ def test_a_relative_location_is_found_from_everywhere(tmp_path: Path) -> None:
     assert ini.read_text() == (
         "# mine\n[alembic]\nscript_location = %(here)s/alembic\nfile_template = %%(rev)s\n\n[loggers]\nkeys = root\n"
     )
+
+
+def test_scripts_beside_their_configuration_are_found_from_everywhere(tmp_path: Path) -> None:
+    alembic_init(tmp_path, "generic", "migrations")
+    ini = tmp_path / "migrations" / "alembic.ini"
+    ini.write_text("[alembic]\nscript_location = .\n")
+    (tmp_path / "alembic.ini").unlink()
+    adopted(tmp_path)
+    assert ini.read_text() == "[alembic]\nscript_location = %(here)s\n"
+    assert uses_environment(tmp_path / "migrations" / "env.py")
 
 
 def test_line_ends_and_modes_are_kept(tmp_path: Path) -> None:
