@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import enum
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ GRACE = 5.0
 START_LIMIT = 300.0
 
 _main_module = threading.Lock()
+#: tells a new interpreter not to look for modules in the current folder
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -93,7 +96,7 @@ class Lane:
         self.pipe, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True, name="orchestrate-lane")
         try:
-            with theirs, _without_main_module():
+            with theirs, _without_main_module(), _without_current_folder():
                 self._process.start()
         except BaseException:
             self.pipe.close()
@@ -235,3 +238,17 @@ def _without_main_module() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Keep the server that workers are forked from from importing a folder `alembic` of the user's for the library."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before

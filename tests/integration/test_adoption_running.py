@@ -151,6 +151,16 @@ def test_an_application_of_flask_migrate_goes_on_with_many_tenants(
     assert "nothing is due" in folder.run("flask", "tenants", "status")
 
 
+def test_a_folder_of_scripts_may_be_a_package_of_the_librarys_name(folder: Folder) -> None:
+    folder.run("alembic", "init", "alembic")
+    (folder.path / "alembic" / "__init__.py").touch()
+    (folder.path / "alembic" / "versions" / "first.py").write_text(REVISION.lstrip())
+    folder.run("orchestrate", "init", "--yes")
+    (folder.path / "tenants.yaml").write_text(REGISTRY)
+    folder.run("orchestrate", "upgrade", "--all", "--provision")
+    assert folder.tables("one.db") == folder.tables("two.db") == {"account": ["id"]}
+
+
 def test_what_env_py_cannot_hand_over_still_runs_as_it_is(folder: Folder) -> None:
     folder.run("alembic", "init", "alembic")
     env = folder.path / "alembic" / "env.py"
