@@ -11,7 +11,7 @@ from orchestrator.adoption.shapes import Shape, sets_url
 
 CURRENT_APP = "current_app"
 #: assignments may call these and still be left out when nobody reads what they assign
-_READING = frozenset({"os", "config", "context"})
+_READING = frozenset({"os", "config", "context", "alembic"})
 
 
 class ApplicationState:

@@ -240,7 +240,7 @@ class _Rewriter:
                 if _is_file_config(call):
                     source.add_keyword(call, "disable_existing_loggers=False")
         name = "" if self.environment == "environment" else f" as {self.environment}"
-        source.insert_after(_import_of_context(source.tree), f"{IMPORT}{name}\n")
+        source.insert_after(self.shape.context_import, f"{IMPORT}{name}\n")
         text = source.edited().rstrip("\n") + "\n\n\n" + code
         self._check_names(text)
         return text
@@ -295,10 +295,6 @@ def _literals(tree: ast.Module) -> dict[str, str]:
 def _is_file_config(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else syntax.root(call.func)
     return name == "fileConfig" and not any(keyword.arg == "disable_existing_loggers" for keyword in call.keywords)
-
-
-def _import_of_context(tree: ast.Module) -> ast.stmt:
-    return next(node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "alembic")
 
 
 def _undefined(tree: ast.Module) -> set[str]:

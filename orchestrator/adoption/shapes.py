@@ -84,7 +84,8 @@ class Shape:
         self.configurations: list[Configuration] = []
         #: calls of `context.run_migrations`
         self.runs: list[tuple[ast.Call, Way]] = []
-        self.context = self._context_name()
+        #: statement that imports Alembic's context, and how env.py writes it: `context`, `alembic.context`
+        self.context_import, self.context = self._context()
         self.functions = _migrating(tree, self.context)
         #: top-level statements that the loop over targets replaces
         self.replaced = [statement for statement in tree.body if self.is_structural(statement)]
@@ -108,14 +109,14 @@ class Shape:
         """Say what cannot be carried, and where it stands."""
         self.problems.append(Problem(place=f"{self.place}:{getattr(node, 'lineno', 1)}", text=text))
 
-    def _context_name(self) -> str:
+    def _context(self) -> tuple[ast.stmt, str]:
         for node in self.tree.body:
-            if isinstance(node, ast.ImportFrom) and node.module == "alembic":
-                for alias in node.names:
-                    if alias.name == "context":
-                        return alias.asname or alias.name
+            for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+                name = _name_of_context(node, alias)
+                if name is not None:
+                    return node, name
         self.add_problem(self.tree, "it does not import `context` from alembic")
-        return "context"
+        return ast.Pass(), "context"
 
     def _read(self) -> None:
         for statement in self.replaced:
@@ -125,7 +126,9 @@ class Shape:
             self.add_problem(self.tree, "it never calls `context.configure`")
 
     def _walk(self, statements: Sequence[ast.stmt], way: Way) -> None:
-        for statement in statements:
+        for place, statement in enumerate(statements):
+            if isinstance(statement, ast.If):
+                self._check_switch(statement, way, statements[place + 1 :])
             if not self.is_structural(statement):
                 self._leaves.append((statement, way))
                 way = dataclasses.replace(way, before=(*way.before, statement))
@@ -144,8 +147,6 @@ class Shape:
                 way = self._opened(statement, way)
             case ast.For() | ast.AsyncFor() | ast.While():
                 way = self._looped(statement, way)
-            case ast.If():
-                self._check_switch(statement, way)
         for block in syntax.blocks(statement):
             self._walk(block, way)
 
@@ -167,11 +168,13 @@ class Shape:
         self.add_problem(statement, f"it migrates in a loop of its own, `{_head(statement)}`")
         return way
 
-    def _check_switch(self, statement: ast.If, way: Way) -> None:
+    def _check_switch(self, statement: ast.If, way: Way, following: Sequence[ast.stmt]) -> None:
         """A choice between two ways to connect is ours to make; a choice whether to migrate at all is not."""
-        both = all(any(self.is_structural(inner) for inner in block) for block in (statement.body, statement.orelse))
-        foreign = syntax.used(statement.test) - way.local - _HARMLESS - {self.context}
-        if foreign and not both:
+        returns = any(isinstance(node, ast.Return) for node in syntax.walk_scope(statement))
+        ways = [statement.body, statement.orelse or (following if returns else [])]
+        migrating = [any(self.is_structural(inner) for inner in block) for block in ways]
+        foreign = syntax.used(statement.test) - way.local - _HARMLESS - {self.context.partition(".")[0]}
+        if foreign and any(migrating) and not all(migrating):
             self.add_problem(statement, f"`{_head(statement)}` decides whether to migrate")
 
     def _note_calls(self, statement: ast.stmt, way: Way) -> None:
@@ -226,10 +229,18 @@ def _migrates(node: ast.AST, context: str) -> bool:
     )
 
 
+def _name_of_context(node: ast.stmt, alias: ast.alias) -> str | None:
+    """How the code writes Alembic's context once it has imported this name."""
+    if isinstance(node, ast.ImportFrom):
+        is_context = node.module == "alembic" and node.level == 0 and alias.name == "context"
+        return (alias.asname or alias.name) if is_context else None
+    if alias.name == "alembic.context" and alias.asname:
+        return alias.asname
+    return f"{alias.asname or 'alembic'}.context" if alias.name in ("alembic", "alembic.context") else None
+
+
 def _is_call_of(call: ast.Call, owner: str, method: str) -> bool:
-    function = call.func
-    is_method = isinstance(function, ast.Attribute) and function.attr == method
-    return is_method and isinstance(function.value, ast.Name) and function.value.id == owner  # type: ignore[attr-defined]
+    return isinstance(call.func, ast.Attribute) and call.func.attr == method and ast.unparse(call.func.value) == owner
 
 
 def _is_items(node: ast.expr) -> bool:
@@ -273,7 +284,7 @@ def _is_idle(value: ast.expr, way: Way, context: str) -> bool:
     if isinstance(value, ast.Constant):
         return True
     name = syntax.root(value)
-    return name != context and (name in _LOGGERS or name in _HARMLESS or name in way.local)
+    return name != context.partition(".")[0] and (name in _LOGGERS or name in _HARMLESS or name in way.local)
 
 
 def _head(statement: ast.stmt) -> str:

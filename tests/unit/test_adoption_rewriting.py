@@ -235,6 +235,23 @@ def test_another_name_for_the_context_is_respected() -> None:
     assert "for target in environment.targets(alembic_context):" in carried(text).text
 
 
+@pytest.mark.parametrize(
+    ("imported", "name"),
+    [
+        ("import alembic", "alembic.context"),
+        ("import alembic.context", "alembic.context"),
+        ("import alembic.context as migrations", "migrations"),
+        ("import alembic as a", "a.context"),
+    ],
+)
+def test_the_context_may_be_reached_through_its_package(imported: str, name: str) -> None:
+    text = environment().replace("context.", f"{name}.").replace("from alembic import context", imported)
+    text = carried(text).text
+    assert f"for target in environment.targets({name}):" in text
+    assert f"{imported}\nfrom orchestrator import environment\n" in text
+    assert f"{name}.configure(**target.options(connection=connection, " in text
+
+
 def test_an_environment_without_functions_is_adopted() -> None:
     text = carried(
         HEAD
@@ -273,6 +290,30 @@ run_migrations_online()
     assert "config.attributes" not in text
 
 
+def test_an_open_connection_may_end_the_function_early() -> None:
+    text = carried(
+        HEAD
+        + """
+def run_migrations_online():
+    if given := config.attributes.get("connection"):
+        migrate(given)
+        return
+    connectable = engine_from_config(config.get_section("alembic"))
+    with connectable.connect() as connection:
+        migrate(connection)
+
+def migrate(connection):
+    context.configure(connection=connection, target_metadata=target_metadata, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+run_migrations_online()
+"""
+    ).text
+    assert options_of(text)["compare_type"] == "True"
+    assert "config.attributes" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -291,6 +332,7 @@ run_migrations_online()
         ),
         (environment().replace(TAIL, "for name in names:\n    run_migrations_online()\n"), "a loop of its own"),
         (environment().replace(TAIL, "if ENABLED:\n    run_migrations_online()\n"), "decides whether to migrate"),
+        (environment(before="if SKIPPED:\n    return"), "`if SKIPPED` decides whether to migrate"),
         (
             environment().replace(TAIL, "with maintenance():\n    run_migrations_online()\n"),
             "inside `with maintenance()`",
