@@ -20,6 +20,8 @@ Position: TypeAlias = tuple[int, int]
 
 LARGEST_FILE = 32 * 1024 * 1024
 DEEPEST_NESTING = 40
+#: aliases that are told one by one
+MOST_ALIASES = 50
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER: Any = Resolver()
@@ -99,16 +101,18 @@ def misread_keys(data: Any, path: Path = ()) -> Iterator[tuple[Path, str, str]]:
 
 def parse(text: str, name: str) -> Document:
     """Read one YAML document, or raise `RegistryError` where nothing of it can be used."""
+    reader = _Reader(yaml.parse(text, Loader=_LOADER))
     try:
-        reader = _Reader(yaml.parse(text, Loader=_LOADER))
         data = reader.document()
     except yaml.MarkedYAMLError as error:
-        raise RegistryError([_syntax_problem(error, name)]) from None
+        last = _syntax_problem(error, name)
     except yaml.YAMLError as error:
-        raise RegistryError([_character_problem(error, text, name)]) from None
+        last = _character_problem(error, text, name)
     except _Unusable as error:
-        raise RegistryError([_problem(name, error.position, error.text, error.remedy)]) from None
-    return Document(name=name, data=data, problems=tuple(reader.problems))
+        last = _problem(name, error.position, error.text, error.remedy)
+    else:
+        return Document(name=name, data=data, problems=tuple(reader.problems))
+    raise RegistryError([*(_problem(name, *noted) for noted in reader.problems), last])
 
 
 class _Unusable(Exception):  # noqa: N818 - never leaves this module
@@ -123,6 +127,9 @@ class _Reader:
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._depth = 0
+        self._aliases = 0
+        #: values of anchors without an alias in them, so that following aliases cannot grow beyond the file's own size
+        self._anchored: dict[str, Any] = {}
         self.problems: list[tuple[Position, str, str]] = []
 
     def document(self) -> Any:
@@ -138,9 +145,25 @@ class _Reader:
         return data
 
     def _value(self, event: Any) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
         self._refuse_features(event)
-        if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event)
+        before = self._aliases
+        value = self._scalar(event) if isinstance(event, yaml.ScalarEvent) else self._collection(event)
+        if event.anchor is not None and self._aliases == before:
+            self._anchored[event.anchor] = value
+        return value
+
+    def _alias(self, event: Any) -> Any:
+        """What an alias means, though it is refused: without it, half of the file would look wrong as well."""
+        self._aliases += 1
+        text, remedy = f"alias `*{event.anchor}`: aliases are not read", "repeat the value"
+        if self._aliases > MOST_ALIASES:
+            raise _Unusable(_position(event), text, remedy)
+        self._note(event, text, remedy)
+        return self._anchored.get(event.anchor)
+
+    def _collection(self, event: Any) -> Any:
         self._depth += 1
         if self._depth > DEEPEST_NESTING:
             raise _Unusable(_position(event), "nested too deep", f"at most {DEEPEST_NESTING} levels are read")
@@ -177,6 +200,8 @@ class _Reader:
     def _key(self, event: Any) -> tuple[str | None, str | None]:
         """The key as text, None where it cannot be one; and what YAML reads it as, where that is not text."""
         key = self._value(event)
+        if isinstance(event, yaml.AliasEvent):
+            return None, None
         if not isinstance(event, yaml.ScalarEvent):
             self._note(event, "a mapping or list is no key", "write a name")
             return None, None
@@ -203,8 +228,6 @@ class _Reader:
         return Unquoted(text, _MEANINGS[kind]) if kind in _MEANINGS else text
 
     def _refuse_features(self, event: Any) -> None:
-        if isinstance(event, yaml.AliasEvent):
-            raise _Unusable(_position(event), f"alias `*{event.anchor}`: aliases are not read", "repeat the value")
         if event.anchor is not None:
             self._note(event, f"anchor `&{event.anchor}`: anchors are not read", "remove it; `profiles` share settings")
         if event.tag is not None:

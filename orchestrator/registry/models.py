@@ -49,9 +49,12 @@ class PasswordEntry(Strict):
     ttl: Duration = 600.0
 
 
+#: the ways to write a password, as pydantic tells them apart
+PASSWORD_FORMS = ("as text", "by command")
+
 Password: TypeAlias = Annotated[
-    Annotated[Text, Tag("as text")] | Annotated[PasswordEntry, Tag("by command")],
-    Discriminator(lambda value: "as text" if isinstance(value, str) else "by command"),
+    Annotated[Text, Tag(PASSWORD_FORMS[0])] | Annotated[PasswordEntry, Tag(PASSWORD_FORMS[1])],
+    Discriminator(lambda value: PASSWORD_FORMS[not isinstance(value, str)]),
 ]
 
 

@@ -117,9 +117,9 @@ def _check_selector(value: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Refuse what YAML would misread anywhere inside free-form values."""
+    """Refuse what YAML would misread anywhere inside free-form values, which may be secrets."""
     if isinstance(value, Unquoted):
-        raise ValueError(f'`{value.text}` is read as {value.meaning} by YAML; quote it: "{value.text}"')
+        raise ValueError(f"it is read as {value.meaning} by YAML; quote it")
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

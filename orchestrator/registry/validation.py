@@ -11,12 +11,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.registry.documents import Document, Path, Unquoted, misread_keys
-from orchestrator.registry.models import RegistryFile
+from orchestrator.registry.models import PASSWORD_FORMS, RegistryFile
 from orchestrator.registry.problems import Problems, close_to, nearest
 from orchestrator.registry.variables import Variables
 
 #: text of a problem, and its remedy
 Words: TypeAlias = tuple[str, str]
+
+#: parts of a location that pydantic adds: of a key, and of the two ways to write a password
+_NO_KEYS = frozenset({"[key]", *PASSWORD_FORMS})
+#: below these keys stand secrets, which no problem may show
+_SECRETIVE = frozenset({"password", "connect_args", "headers"})
+#: errors of which the words would show the value
+_SHOWING = frozenset({"string_type", "model_type", "model_attributes_type"})
 
 #: an error can hide another one (a model's own checks run last), but not for long
 _ROUNDS = 6
@@ -60,7 +67,7 @@ def describe(error: ValidationError) -> Iterator[str]:
     """The errors of one row of a source: which key, and what is wrong with it."""
     for detail in error.errors(include_url=False):
         text, remedy = _words(detail, ("tenants", "any", *detail["loc"]))
-        key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+        key = ".".join(str(part) for part in detail["loc"] if part not in _NO_KEYS)
         where = f"`{key}`: " if key and detail["type"] != "extra_forbidden" else ""
         yield f"{where}{text}; {remedy}" if remedy else f"{where}{text}"
 
@@ -78,7 +85,7 @@ def _without_echoes(details: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 def _note(detail: ErrorDetails, problems: Problems) -> None:
     text, remedy = _words(detail, detail["loc"])
-    path = tuple(part for part in detail["loc"] if part != "[key]")
+    path = tuple(part for part in detail["loc"] if part not in _NO_KEYS)
     at_key = detail["type"] == "extra_forbidden" or "[key]" in detail["loc"]
     problems.add(path, text, remedy, at_key=at_key)
 
@@ -86,24 +93,44 @@ def _note(detail: ErrorDetails, problems: Problems) -> None:
 def _words(detail: ErrorDetails, path: Path) -> Words:
     """One pydantic error in words that name the cause; values are not shown, they may be secrets."""
     kind, value = detail["type"], detail.get("input")
-    key = next((str(part) for part in reversed(path) if isinstance(part, str) and part != "[key]"), "")
-    if isinstance(value, Unquoted) and kind != "value_error":
-        return f"`{value.text}` is read as {value.meaning} by YAML", _quote(kind, value.text)
+    key = next((str(part) for part in reversed(path) if isinstance(part, str) and part not in _NO_KEYS), "")
+    if _SECRETIVE.intersection(path) and kind in _SHOWING:
+        return _secretive_words(value, key)
+    if (
+        isinstance(value, (Unquoted, int, float))
+        and kind != "value_error"
+        and (shown := _scalar_words(kind, value, key))
+    ):
+        return shown
     if kind == "extra_forbidden":
         known = known_keys(path[:-1])
         return f"unknown key `{key}`", nearest(key, known, "known are " + ", ".join(known) if known else "remove it")
     if kind == "value_error":
         text, _, remedy = detail["msg"].removeprefix("Value error, ").partition("; ")
         return f"`{key}`: {text}", remedy
-    if kind == "string_type" and isinstance(value, (int, float)):
-        written = str(value).lower()
-        return f"`{key}` must be text, and `{written}` is not", f'quote it: "{written}"'
     if "[key]" in path:
         return (
             f"`{key}` cannot be a name here",
             "letters, digits, `_`, `.` and `-`, at most 100, and no `.` or `-` first",
         )
     return _plain_words(detail, key)
+
+
+def _secretive_words(value: Any, key: str) -> Words:
+    if isinstance(value, Unquoted):
+        return f"`{key}` is read as {value.meaning} by YAML", "quote it"
+    form = "text, or a mapping with `command`" if key == "password" else "text"
+    return f"`{key}` must be {form}", "quote it"
+
+
+def _scalar_words(kind: str, value: Any, key: str) -> Words | None:
+    """A scalar that is not what its author meant, with the scalar; None for other errors."""
+    if isinstance(value, Unquoted) and kind != "value_error":
+        return f"`{value.text}` is read as {value.meaning} by YAML", _quote(kind, value.text)
+    if kind == "string_type" and isinstance(value, (int, float)):
+        written = str(value).lower()
+        return f"`{key}` must be text, and `{written}` is not", f'quote it: "{written}"'
+    return None
 
 
 def _plain_words(detail: ErrorDetails, key: str) -> Words:
@@ -113,7 +140,10 @@ def _plain_words(detail: ErrorDetails, key: str) -> Words:
     if kind in ("enum", "literal_error"):
         choices = [choice.strip(" '") for choice in str(expected).replace(" or ", ", ").split(",")]
         written = f" `{value}`" if isinstance(value, str) and len(value) < 30 else ""
-        return f"`{key}` cannot be{written}", nearest(str(value), choices, f"write {' or '.join(choices)}")
+        remedy = f"write {' or '.join(choices)}"
+        if value in choices:
+            return f"`{key}` cannot be text", f"{remedy} without quotes"
+        return f"`{key}` cannot be{written}", nearest(str(value), choices, remedy)
     if kind == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in str(detail.get("ctx", {}).get("expected_tags", "")).split(",")]
         tag = str(detail.get("ctx", {}).get("tag", ""))

@@ -48,7 +48,15 @@ BROKEN = [
     ("project: a\nproject: b", "3:1", "duplicate key `project`, first written in line 2", "keep one"),
     (tenants(f"acme: {{{URL}}}", f"acme: {{{URL}}}"), "4:3", "duplicate key `acme`, first written in line 3", ""),
     ("defaults: &d {role: x}", "2:11", "anchor `&d`", "remove it"),
-    ("defaults: &d {role: x}\nprofiles: {p: *d}", "3:15", "alias `*d`", "repeat the value"),
+    (
+        tenants("acme: {url: 'postgresql://h/d', password: 12}"),
+        "3:45",
+        "`password` must be text, or a mapping",
+        "quote",
+    ),
+    (tenants("acme: {url: 'postgresql://h/d', password: 012}"), "3:45", "`password` is read as a number", "quote it"),
+    (tenants("acme: {url: 'postgresql://h/d', password: ''}"), "3:45", "`password` must not be empty", "`null`"),
+    ("project: *d", "2:10", "alias `*d`", "repeat the value"),
     ("project: !!python/object/apply:os.system x", "2:10", "tag `!!python/object/apply:os.system`", "remove it"),
     ("project: !x y", "2:10", "tag `!x`", "remove it"),
     ("project: !!str 12", "2:10", "tag `!!str`", "quote"),
@@ -68,7 +76,7 @@ BROKEN = [
     (tenants("acme: {labels: {at: 1:30}}"), "3:23", "`1:30` is read as a number by YAML", 'quote it: "1:30"'),
     (tenants("acme: {schema: 1_000}"), "3:18", "`1_000` is read as a number by YAML", "quote it"),
     (tenants("acme: {after: [off]}"), "3:18", "`off` is read as true or false by YAML", "quote it"),
-    (tenants("acme: {connect_args: {a: yes}}"), "3:28", "`yes` is read as true or false", "quote it"),
+    (tenants("acme: {connect_args: {a: yes}}"), "3:28", "`a`: it is read as true or false", "quote it"),
     # --- names
     (tenants('"a/b": {}'), "3:3", "`a/b` cannot be a name here", "letters"),
     (tenants('"../x": {}'), "3:3", "`../x` cannot be a name here", "letters"),
@@ -232,7 +240,34 @@ def test_an_alias_bomb_is_refused_before_it_is_walked(folder: Folder) -> None:
     lines = ["a: &a [x, x]"] + [
         f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]" for n in range(9)
     ]
-    assert "alias `*a`" in folder.problems("\n".join(lines))[0]
+    problems = folder.problems("\n".join(lines))
+    assert any("alias `*a`" in problem for problem in problems)
+
+
+def test_a_version_in_quotes_is_told_to_lose_them(folder: Folder) -> None:
+    folder.write("version: '1'\n")
+    with pytest.raises(RegistryError, match="`version` cannot be text; write 1 without quotes"):
+        registry.load(folder.settings(), environ={})
+
+
+def test_aliases_come_in_one_go_with_other_mistakes_and_make_none(folder: Folder) -> None:
+    problems = folder.problems(
+        """
+defaults: {url: &place "sqlite:///{tenant}.db"}
+profiles: {eu: &eu {url: *place, labels: {region: eu}}}
+tenants:
+  acme: {profile: eu, labls: {a: b}}
+  globex: {url: "sqlite:///globex.db", labels: &labels {tier: free}}
+  hooli: {url: "sqlite:///hooli.db", labels: *labels}
+  acme: {}
+"""
+    )
+    assert [problem.split(":", 3)[1] for problem in problems] == ["3", "4", "4", "6", "7", "8", "9"]
+
+
+def test_what_was_found_before_the_text_breaks_off_is_told_as_well(folder: Folder) -> None:
+    problems = folder.problems("tenants:\n  acme: !!map {}\n  acme: {}\n  globex: {a: [}\n")
+    assert [problem.split(":", 3)[1] for problem in problems] == ["3", "4", "5"]
 
 
 SECRET = "c4n@ry/S3cr%t#?:é"
@@ -257,12 +292,17 @@ SECRET = "c4n@ry/S3cr%t#?:é"
         "{url: 'postgresql://c4n@ry/S3cr%t#?:é'}",
         "{url: 'postgresql://h/d?password=c4n@ry/S3cr%t#?:é'}",
         "{url: 'c4n@ry/S3cr%t#?:é'}",
+        "{url: 'postgresql://h/d', password: 0431543}",
+        "{url: 'postgresql://h/d', password: 1431543}",
+        "{url: 'postgresql://h/d', password: [1431543]}",
+        "{url: 'postgresql://h/d', connect_args: {sslpassword: 0431543}}",
     ],
 )
 def test_no_problem_shows_a_secret(folder: Folder, entry: str) -> None:
     shown = "\n".join(folder.problems(tenants(f"acme: {entry}"), {"PW": SECRET}))
     assert "S3cr" not in shown
     assert "c4n" not in shown
+    assert "431543" not in shown
 
 
 def test_nothing_printable_of_a_registry_shows_a_secret(folder: Folder) -> None:
