@@ -48,6 +48,17 @@ def prepared(config: Config, target: Target, application_name: str, *, writing: 
         own.release()
 
 
+def refuse_elsewhere(target: Target, connection: Connection | None) -> None:
+    """Raise `EnvironmentError` when env.py migrates another database than the target's: it made a URL of its own."""
+    url = connection.engine.url if connection is not None else None
+    if url is None or not _is_same_place(url, target.url):
+        place = f"{url.host or ''}/{url.database or ''}" if url is not None else "no database"
+        raise EnvironmentError(
+            f"{target.name}: env.py connects to {place}, not to the target's {target.location}; let it take its URL "
+            "from `sqlalchemy.url` of its configuration, or run `orchestrate init` to adopt it"
+        )
+
+
 class _OwnConnection:
     """Puts the session settings and the tenant lock on the connection that a classic env.py makes."""
 
@@ -71,7 +82,7 @@ class _OwnConnection:
 
     def take(self, connection: Connection) -> None:
         """Called for every connection of every engine in this process; only the target's first one is meant."""
-        if self.engines or not self._is_targets(connection):
+        if self.engines or not _is_same_place(connection.engine.url, self.target.url):
             return
         self.engines.append(connection.engine)
         backend = databases.backend_of(self.target)
@@ -85,9 +96,9 @@ class _OwnConnection:
         for engine in self.engines:
             engine.dispose()
 
-    def _is_targets(self, connection: Connection) -> bool:
-        url, own = connection.engine.url, self.target.url
-        return (url.host, url.port, url.database) == (own.host, own.port, own.database)
+
+def _is_same_place(url: URL, other: URL) -> bool:
+    return (url.host, url.port, url.database) == (other.host, other.port, other.database)
 
 
 def _escaped(url: URL) -> str:

@@ -168,6 +168,8 @@ class Attempt:
         moved: list[Reason] = []
 
         def upgrade(heads: Sequence[str], context: MigrationContext) -> Iterator[Any]:
+            if not self.scripts.uses_environment:
+                classic.refuse_elsewhere(self.target, context.connection)
             way = route if purge else self._way_from(heads, route, context)
             if isinstance(way, Reason):
                 moved.append(way)

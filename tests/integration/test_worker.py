@@ -320,6 +320,25 @@ def test_a_classic_env_py_is_refused_for_schemas(folder: Path, schema_target: Ta
     assert "orchestrate init" in outcome.failure.message
 
 
+@pytest.mark.parametrize("heads", [(), ("r004",)])
+def test_a_classic_env_py_with_a_url_of_its_own_moves_nobody(
+    folder: Path, sqlite_target: Target, heads: tuple[str, ...]
+) -> None:
+    """At head over there, it must not pass for a target that somebody else brought to head."""
+    (folder / "alembic" / "env.py").write_text(CLASSIC)
+    own = dataclasses.replace(sqlite_target, url=sqlite_target.url.set(database=str(folder / "own.db")))
+    if heads:
+        assert run(folder, own, job(own, provision=True)).at == heads
+    setting = f"config.set_main_option('sqlalchemy.url', '{own.url}')"
+    (folder / "alembic" / "env.py").write_text(CLASSIC.replace("context.config\n", f"context.config\n{setting}\n"))
+    outcome = run(folder, sqlite_target, job(sqlite_target))
+    assert (outcome.status, outcome.at) == (Status.FAILED, ())
+    assert "own.db, not to the target's" in outcome.failure.message
+    assert "sqlalchemy.url" in outcome.failure.message
+    with sqlite3.connect(own.url.database) as connection:
+        assert ("accounts" in str(connection.execute("SELECT name FROM sqlite_master").fetchall())) is bool(heads)
+
+
 def test_a_classic_env_py_waits_for_the_lock(folder: Path, postgres_database: URL) -> None:
     (folder / "alembic" / "env.py").write_text(CLASSIC)
     target = Target(tenant=Tenant(name="acme"), url=postgres_database, timeouts=Timeouts(tenant_lock=0.2))
