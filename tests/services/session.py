@@ -36,6 +36,8 @@ def open_session() -> None:
 def close_session() -> None:
     """Stop what was started; harmless for anyone but the owner."""
     if os.environ.get(OWNER) != str(os.getpid()):
+        for keeper in _keepers:
+            keeper.returncode = 0  # it outlives this worker on purpose, which Python would warn of
         return
     folder = Path(os.environ.pop(FOLDER))
     del os.environ[OWNER]
