@@ -133,7 +133,7 @@ def test_a_merge_leaves_one_row(tmp_path: Path) -> None:
     scripts = write(tmp_path, a={}, b={"down": "a"}, c={"down": "a"}, m={"down": ("b", "c")})
     assert scripts.route(Command.UPGRADE, ("b",), "head").wanted == ("m",)
     assert scripts.route(Command.DOWNGRADE, ("m",), "a").wanted == ("a",)
-    with pytest.raises(ScriptsError, match="[Aa]mbiguous"):
+    with pytest.raises(ScriptsError, match=r"[Aa]mbiguous"):
         scripts.route(Command.DOWNGRADE, ("m",), "-1")
 
 
@@ -144,12 +144,12 @@ def test_concrete_ids_are_reached_from_elsewhere(branches: Scripts) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ScriptsError, match="'gone'.*no file has it"):
+    with pytest.raises(ScriptsError, match=r"'gone'.*no file has it"):
         write(tmp_path, a={}, c={"down": "gone"})
 
 
 def test_a_cycle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ScriptsError, match="[Cc]ycle"):
+    with pytest.raises(ScriptsError, match=r"[Cc]ycle"):
         write(tmp_path, a={"down": "c"}, b={"down": "a"}, c={"down": "b"})
 
 
