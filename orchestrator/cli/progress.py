@@ -16,6 +16,7 @@ from orchestrator.outcomes import FAILING, Outcome
 
 if TYPE_CHECKING:
     from orchestrator.events import Event, RunHalted
+    from orchestrator.plans import Plan
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.01
@@ -82,7 +83,7 @@ class Progress(Protocol):
 
 
 class PlainProgress:
-    """A line every ten seconds or one percent, whichever comes later, and the first failures as they happen."""
+    """A line at the start, every ten seconds or one percent, whichever comes later, and for the first failures."""
 
     def __init__(self, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
         self.tally = Tally(clock=clock)
@@ -96,8 +97,9 @@ class PlainProgress:
         """Write what is worth a line."""
         self.tally.take(event)
         match event:
-            case deferred.events.RunStarted():
+            case deferred.events.RunStarted(run=run, plan=plan):
                 self._said_at = self._clock()
+                self._say_begin(run, plan)
                 threading.Thread(target=self._beat, daemon=True).start()
             case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
                 tell_failure(outcome, self.tally.failed, self._say_failure)
@@ -123,6 +125,10 @@ class PlainProgress:
         enough = max(1, self.tally.total * SHARE_BETWEEN_LINES)
         is_later = self._clock() - self._said_at >= SECONDS_BETWEEN_LINES
         return is_later and self.tally.done - self._said_done >= enough
+
+    def _say_begin(self, run: str, plan: Plan) -> None:
+        if self.tally.total:
+            self._say(f"run {run} begins: {plan.command} of {self.tally.total:,} targets")
 
     def _say_progress(self) -> None:
         self._said_at, self._said_done = self._clock(), self.tally.done

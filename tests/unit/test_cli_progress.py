@@ -89,10 +89,21 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
 
 
+def test_the_start_is_told_so_that_the_run_can_be_found(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    PlainProgress(Screen(), clock)(started(1000))
+    assert lines(capsys) == ["run r-1 begins: upgrade of 1,000 targets"]
+
+
+def test_a_run_with_nothing_due_has_no_start(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    PlainProgress(Screen(), clock)(started(0))
+    assert lines(capsys) == []
+
+
 def test_a_line_comes_after_ten_seconds_and_one_percent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress(Screen(), clock)
     said = []
     plain(started(1000))
+    lines(capsys)
     for number in range(40):
         clock.now += 1 if number < 20 else 0.1
         for event in finished(number):
@@ -105,6 +116,7 @@ def test_a_line_comes_after_ten_seconds_and_one_percent(clock: Clock, capsys: py
 def test_a_fast_run_of_many_is_not_a_line_each(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress(Screen(), clock)
     plain(started(10_000))
+    lines(capsys)
     for number in range(500):
         for event in finished(number):
             plain(event)
@@ -115,6 +127,7 @@ def test_a_fast_run_of_many_is_not_a_line_each(clock: Clock, capsys: pytest.Capt
 def test_a_long_silence_is_broken_though_nothing_has_happened(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress(Screen(), clock)
     plain(started(3))
+    lines(capsys)
     said = []
     for _ in range(13):
         clock.now += 10
@@ -128,6 +141,7 @@ def test_a_long_silence_is_broken_though_nothing_has_happened(clock: Clock, caps
 def test_the_first_failures_are_told_as_they_happen(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     plain = PlainProgress(Screen(), clock)
     plain(started(100))
+    lines(capsys)
     for number in range(20):
         for event in finished(number, Status.FAILED):
             plain(event)
