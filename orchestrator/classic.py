@@ -17,9 +17,12 @@ from orchestrator.errors import EnvironmentError  # noqa: A004 - Alembic's word
 from orchestrator.tenants import Target
 
 
-def options(target: Target) -> dict[str, Any]:
-    """Keywords for `EnvironmentContext` that survive a `configure()` which does not name them."""
-    return {**databases.backend_of(target).configure_options(target), **version_options(target)}
+def options(target: Target, connection: Connection | None = None) -> dict[str, Any]:
+    """Keywords for `EnvironmentContext` that survive a `configure()` which does not name them.
+
+    `connection` is one of the target's own, prepared; without one the version table's schema stays open.
+    """
+    return {**databases.backend_of(target).configure_options(target), **version_options(target, connection)}
 
 
 @contextmanager

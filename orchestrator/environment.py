@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection
 
 from orchestrator import applications, databases, registry
-from orchestrator.errors import EnvironmentError, OrchestratorError, Refused, UsageError  # noqa: A004 - Alembic's word
+from orchestrator.errors import EnvironmentError, OrchestratorError, UsageError  # noqa: A004 - Alembic's word
 from orchestrator.outcomes import Failure
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
@@ -122,7 +122,7 @@ class EnvironmentTarget:
         """Whether the open transaction is just Alembic's look at the version, which it leaves open on MySQL."""
         if self._target.backend != "mysql":
             return False
-        version = MigrationContext.configure(connection, opts=version_options(self._target))
+        version = MigrationContext.configure(connection, opts=version_options(self._target, connection))
         seen = version.get_current_heads()
         connection.rollback()
         return seen == version.get_current_heads()
@@ -141,7 +141,7 @@ class EnvironmentTarget:
             defaults["dialect_opts"] = {"paramstyle": "named"}
         if self._purpose is Purpose.COMPARE:
             keywords = self._comparing(keywords)
-        return {**defaults, **keywords, **version_options(target)}
+        return {**defaults, **keywords, **version_options(target, keywords.get("connection"))}
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
@@ -188,12 +188,15 @@ def compared(chosen: Sequence[Target], scripts_folder: str) -> list[Target]:
     return [target for target in chosen if target.tenant is first.tenant and target.section == first.section]
 
 
-def version_options(target: Target) -> dict[str, Any]:
+def version_options(target: Target, connection: Connection | None = None) -> dict[str, Any]:
     """Where the target's version table is, as keywords of `context.configure`.
 
-    On PostgreSQL the schema is always named: a table of that name further along the search path must not be found.
+    On PostgreSQL the schema is named, if need be the one that the target's connection creates tables in: a table of
+    that name further along the search path must not be found.
     """
-    own_schema = target.schema if target.backend == "postgresql" else None
+    own_schema = None
+    if target.backend == "postgresql":
+        own_schema = target.schema or (connection.dialect.default_schema_name if connection is not None else None)
     return {"version_table": target.version_table, "version_table_schema": target.version_table_schema or own_schema}
 
 
@@ -303,10 +306,9 @@ def _chosen(environment: EnvironmentContext, purpose: Purpose) -> list[Target]:
     fleet = registry.load(settings)
     for note in fleet.notes:
         _tell(note)
-    if fleet.protected and purpose is Purpose.WRITE and given.get("confirm") != fleet.environment:
-        raise Refused(
-            f"environment `{fleet.environment}` is protected; to write to it by hand, "
-            f"add -x confirm={fleet.environment}"
+    if purpose is Purpose.WRITE:
+        registry.refuse_unconfirmed(
+            fleet.environment, given.get("confirm"), protected=fleet.protected, flag="-x confirm="
         )
     selection = Selection(
         everything=True,

@@ -156,7 +156,7 @@ class Attempt:
             return self._not_due(route)
         name = f"orchestrate/{self.settings.run}/{self.target.name}"
         with classic.prepared(self.scripts.config, self.target, name), logs.guarded():
-            moved = self._run_environment(route, **classic.options(self.target))
+            moved = self._run_environment(route, **classic.options(self.target, connection))
         return self._not_due(moved) if moved else self._verified(connection)
 
     def _run_environment(self, route: Route, **options: Any) -> Reason | None:
@@ -198,7 +198,7 @@ class Attempt:
         seen = tuple(sorted(heads))
         if seen == self.found:
             return route
-        ours = version_options(self.target)
+        ours = version_options(self.target, context.connection)
         if (context.version_table, context.version_table_schema) != tuple(ours.values()):
             raise EnvironmentError(
                 f"{self.target.name}: env.py reads another version table, {context.version_table!r}; take "
@@ -303,7 +303,7 @@ class Attempt:
 
 def read_heads(connection: Connection, target: Target) -> tuple[str, ...]:
     """Rows of the target's version table, sorted; leaves no transaction and never makes the table."""
-    context = MigrationContext.configure(connection, opts=version_options(target))
+    context = MigrationContext.configure(connection, opts=version_options(target, connection))
     heads = tuple(sorted(context.get_current_heads()))
     connection.rollback()
     return heads

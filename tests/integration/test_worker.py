@@ -361,6 +361,27 @@ def test_a_classic_env_py_connects_with_the_targets_arguments(folder: Path, post
         assert ("7",) in connection.execute("SELECT revision FROM markers").fetchall()
 
 
+@pytest.mark.parametrize("env", ["ours", "classic"])
+def test_a_version_table_further_along_the_search_path_is_somebody_elses(
+    folder: Path, postgres_database: URL, env: str
+) -> None:
+    """A database of the tenant's own, whose search path was set on the server."""
+    if env == "classic":
+        (folder / "alembic" / "env.py").write_text(CLASSIC)
+    with connect_postgres(postgres_database) as connection:
+        connection.execute("CREATE SCHEMA own")
+        connection.execute("CREATE SCHEMA shared")
+        connection.execute(f'ALTER DATABASE "{postgres_database.database}" SET search_path TO own, shared')
+        connection.execute("CREATE TABLE shared.alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO shared.alembic_version VALUES ('r004')")
+    target = Target(tenant=Tenant(name="acme"), url=postgres_database)
+    (found,) = databases.backend_of(target).look([target])
+    outcome = run(folder, target, job(target, found=found.heads))
+    assert (outcome.status, outcome.applied) == (Status.UPGRADED, ("r001", "r002", "r003", "r004"))
+    with connect_postgres(postgres_database) as connection:
+        assert connection.execute("SELECT version_num FROM own.alembic_version").fetchall() == [("r004",)]
+
+
 def test_one_process_serves_many_schemas_of_one_database(folder: Path, schema_target: Target) -> None:
     for number in range(5):
         tenant = Tenant(name=f"t{number}")
