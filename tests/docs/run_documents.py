@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.docs.documents import ROOT, Shell, blocks, paths, shells
@@ -26,24 +27,25 @@ def main(names: list[str]) -> int:
     if not chosen:
         print("no document says that it is to be run", file=sys.stderr)
         return 1
-    return max(_run(path) for path in chosen)
+    return max(run(path) for path in chosen)
 
 
 def _is_run(path: Path) -> bool:
     return path.name == "README.md" or path.read_text().lstrip().startswith(MARK)
 
 
-def _run(path: Path) -> int:
+def run(path: Path, variables: Mapping[str, str] | None = None) -> int:
+    """Run one document in an empty folder, with more variables in its environment; 0 when all of it was right."""
     done = 0
     with tempfile.TemporaryDirectory(prefix="orchestrate-document-") as scratch:
-        folder = Path(scratch)
+        folder = Path(scratch).resolve()
         if path.name == "README.md":
             _copy_fleet(folder)
         for block in blocks(path.read_text()):
             if block.directive == "file":
                 _write(folder / block.argument, block.text)
             for shell in shells(block):
-                if not _passes(shell, folder, path):
+                if not _passes(shell, folder, path, variables or {}):
                     return 1
                 done += 1
     print(f"{path.relative_to(ROOT)}: {done} blocks or commands ran as written")
@@ -61,17 +63,31 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _passes(shell: Shell, folder: Path, path: Path) -> bool:
+def _passes(shell: Shell, folder: Path, path: Path, variables: Mapping[str, str]) -> bool:
     if shell.text.strip().startswith(ELSEWHERE):
         return True
     programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **variables}
     print(f"$ {shell.text.strip()}", flush=True)
     script = ["bash", "-euo", "pipefail", "-c", shell.text]
-    done = subprocess.run(script, cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        script,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(done.stdout, end="", flush=True)
     if done.returncode != shell.exit_status:
         print(f"{path}: ended with {done.returncode}, expected {shell.exit_status}: {shell.text}", file=sys.stderr)
-    return done.returncode == shell.exit_status
+        return False
+    missing = shell.missing(done.stdout, folder)
+    if missing is not None:
+        print(f"{path}: {shell.text}: does not print, or not in this order: {missing}", file=sys.stderr)
+    return missing is None
 
 
 if __name__ == "__main__":
