@@ -204,8 +204,13 @@ class PostgreSQL:
         r"""`\connect` for a database per tenant, `SET search_path` for a schema per tenant; for psql."""
         lines = [] if target.schema or not target.url.database else [f"\\connect {_QUOTE(target.url.database)}"]
         path = _search_path(target)
-        if path:
+        if path and target.schema:
             lines.append(f"SET search_path TO {path};")
+        elif path:
+            more = path.replace("'", "''")
+            lines.append(
+                f"SELECT pg_catalog.set_config('search_path', current_setting('search_path') || ', {more}', false);"
+            )
         if target.role:
             lines.append(f"SET ROLE {_QUOTE(target.role)};")
         return "\n".join(lines)
@@ -273,21 +278,24 @@ def _settings(connection: Connection, target: Target, application_name: str) -> 
 
 
 def _apply(connection: Connection, settings: Mapping[str, str], schema: str | None) -> Row[Any]:
-    calls = ", ".join(_call(name) for name in settings)
+    calls = ", ".join(_call(name, own=schema is not None) for name in settings)
     return connection.execute(text(_SESSION.format(calls=calls)), {**settings, "expected": schema or ""}).one()
 
 
-def _call(name: str) -> str:
-    call = f"pg_catalog.set_config('{name}', :{name}, false)"
+def _call(name: str, *, own: bool) -> str:
+    """`own`: the search path begins with the tenant's schema; else with what the role or the database says."""
+    value = f":{name}"
+    if name == "search_path" and not own:
+        value = "ltrim(current_setting('search_path') || ', ' || :search_path, ', ')"
+    call = f"pg_catalog.set_config('{name}', {value}, false)"
     # Only Linux servers can tell that a client has gone; elsewhere setting it is an error.
     return f"CASE WHEN version() ~* 'linux' THEN {call} END" if name == "client_connection_check_interval" else call
 
 
 def _search_path(target: Target) -> str:
-    """The tenant's schema first; nothing for a target without one, whose role or database settles the path."""
-    if target.schema is None:
-        return ""
-    return ", ".join(_QUOTE(schema) for schema in (target.schema, *target.search_path))
+    """The tenant's schema first; where it has none, only what comes after the role's or the database's own path."""
+    own = () if target.schema is None else (target.schema,)
+    return ", ".join(_QUOTE(schema) for schema in (*own, *target.search_path))
 
 
 def _milliseconds(seconds: float) -> str:

@@ -327,6 +327,18 @@ def test_a_password_comes_from_its_command_and_is_asked_for_again_when_it_ran_ou
         assert scalar(connection, "SELECT 1") == 1
 
 
+def test_a_database_of_its_own_searches_further_schemas_after_what_the_server_says(
+    database: URL, connections: Connections, admin: Connection
+) -> None:
+    run(admin, 'CREATE SCHEMA "ext""ra"')
+    acme = target("acme", database, search_path=('ext"ra', "public"))
+    with connections.open(acme, application_name="a") as connection:
+        assert scalar(connection, "SHOW search_path") == '"$user", public, "ext""ra", "public"'
+        assert scalar(connection, "SELECT current_schema()") == "public"
+    heading = backend_of(acme).offline_heading(acme).partition("\n")[2]
+    assert scalar(admin, heading) == '"$user", public, "ext""ra", "public"'
+
+
 def test_names_and_headings() -> None:
     acme = target("acme", "postgresql+psycopg://u@h/db", schema='te"n', search_path=("public",), role="m")
     backend = backend_of(acme)
