@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.progress import duration
-from orchestrator.cli.render import INDENT, blocks, goal_text
+from orchestrator.cli.render import INDENT, blocks, goal_text, heads_text
 from orchestrator.cli.render_causes import (
     View,
     failure_groups,
@@ -61,8 +61,15 @@ def _next(report: Report, failures: Sequence[Sequence[Outcome]], view: View) -> 
         name = failures[0][0].target
         yield Line(f"look closer: orchestrate runs show {report.run} --target {name}")
     if report.status in _OPEN:
-        again = view.again or f"orchestrate {report.command} {' '.join(report.revision)} --all"
-        yield Line(f"to go on: {again}")
+        # Never `--all`: the run may have been about a few targets only.
+        yield Line(f"to go on: {view.again or f'{_command(report)}, for the targets that are left'}")
     elif failures:
-        revision = "" if report.command == "upgrade" else f"{' '.join(report.revision)} "
-        yield Line(f"once mended: orchestrate {report.command} {revision}--failed")
+        command = "orchestrate upgrade" if report.command == "upgrade" else _command(report)
+        yield Line(f"once mended: {command} --failed")
+
+
+def _command(report: Report) -> str:
+    """The command line up to its targets; what was counted from many starting points went to many places."""
+    if len(report.revision) > 1 or (report.command == "upgrade" and not report.revision):
+        return f"the same {report.command}"
+    return f"orchestrate {report.command} {heads_text(report.revision)}"

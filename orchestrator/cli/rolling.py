@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LATEST_RUNS = 20
 LONGEST_COMMAND = 200
+_RELATIVE = re.compile(r"[+-]\d+\Z")
 
 
 def roll(
@@ -92,7 +94,9 @@ def run(project: Project, plan: Plan, *, common: Common, executor: str) -> Repor
     """Run the plan, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
-    with _reported(common, record), progress.shown(common.screen) as shown:
+    # A step counted from where a target is would take those that made it one further.
+    again = None if _RELATIVE.search(plan.asked) else _typed()
+    with _reported(common, record, again), progress.shown(common.screen) as shown:
         listeners: list[Listener] = [record, shown]
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
@@ -147,8 +151,8 @@ class _Record:
 
 
 @contextlib.contextmanager
-def _reported(common: Common, record: _Record) -> Iterator[None]:
-    """Answer with the report when the run ends, however it ends."""
+def _reported(common: Common, record: _Record, again: str | None) -> Iterator[None]:
+    """Answer with the report when the run ends, however it ends; `again` is what to type to go on."""
     exit_code = ExitCode.INTERNAL
     try:
         yield
@@ -158,12 +162,11 @@ def _reported(common: Common, record: _Record) -> Iterator[None]:
     finally:
         report = record.report or record.broken(exit_code)
         if report is not None:
-            _answer(common, report)
+            _answer(common, report, view(common, again=again))
 
 
-def _answer(common: Common, report: Report) -> None:
+def _answer(common: Common, report: Report, shown: View) -> None:
     """The report in the form that was asked for; whoever watches a program read it gets its ends in words."""
-    shown = view(common, again=_typed())
     documents.answer(common, document=report.to_json(), rows=(), lines=report_lines(report, shown))
     if common.output is not Format.TEXT:
         for line in closing_lines(report, shown):

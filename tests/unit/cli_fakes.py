@@ -164,7 +164,7 @@ class FakeProject:
         self.planned = {"revision": revision, "command": command, "selection": selection, **arguments}
         chosen = select(self.targets, selection)
         jobs = [job(target.name, command=command) for target in chosen]
-        return plan(*jobs, settled=self.settled, command=command)
+        return plan(*jobs, settled=self.settled, command=command, asked=revision)
 
     def sql(self, plan: Plan) -> list[tuple[tuple[Job, ...], str]]:
         return [(tuple(plan.jobs), "CREATE TABLE t (id int);")]

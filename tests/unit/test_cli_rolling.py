@@ -96,6 +96,25 @@ def test_the_report_is_written_even_when_the_run_breaks(invoke: Invoke, project:
     assert document["counts"]["not_started"] == 3
 
 
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        (["upgrade", "--all"], "to go on: orchestrate upgrade --all"),
+        (["upgrade", "+1", "--all", "--each"], "to go on: orchestrate upgrade r007, for the targets that are left"),
+    ],
+)
+def test_a_step_that_was_counted_is_not_to_be_typed_again(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch, typed: list[str], advice: str
+) -> None:
+    def breaks(fake: FakeProject) -> None:
+        raise LedgerError("the ledger cannot be written: disk full")
+
+    project.during = breaks
+    monkeypatch.setattr("sys.argv", ["/usr/bin/orchestrate", *typed])
+
+    assert invoke(*typed).stdout.endswith(f"{advice}\n")
+
+
 def test_silence_leaves_only_the_report(invoke: Invoke, project: FakeProject) -> None:
     project.ends = {"globex": Status.FAILED}
 

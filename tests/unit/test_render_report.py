@@ -98,7 +98,25 @@ def test_an_open_run_ends_with_the_command_to_go_on() -> None:
     unknown = text(report(waiting, status=RunStatus.HALTED))
 
     assert known.endswith("to go on: orchestrate upgrade -l region=eu")
-    assert unknown.endswith("to go on: orchestrate upgrade r007 --all")
+    assert unknown.endswith("to go on: orchestrate upgrade r007, for the targets that are left")
+
+
+@pytest.mark.parametrize(
+    ("revision", "open_end", "closed_end"),
+    [
+        (("r006",), "orchestrate downgrade r006, for", "orchestrate downgrade r006 --failed"),
+        ((), "orchestrate downgrade base, for", "orchestrate downgrade base --failed"),
+        (("r005", "r006"), "the same downgrade, for", "the same downgrade --failed"),
+    ],
+)
+def test_what_to_type_after_a_downgrade_says_to_where(
+    revision: tuple[str, ...], open_end: str, closed_end: str
+) -> None:
+    halted = text(report(failed("acme"), status=RunStatus.HALTED, command="downgrade", revision=revision))
+    closed = text(report(failed("acme"), status=RunStatus.FAILED, command="downgrade", revision=revision))
+
+    assert f"to go on: {open_end} the targets that are left" in halted
+    assert closed.endswith(f"once mended: {closed_end}")
 
 
 def test_a_downgrade_is_taken_up_again_to_the_same_revision() -> None:
