@@ -222,6 +222,8 @@ def _scripts_errors(section: str) -> Iterator[None]:
         raise ScriptsError(f"[{section}]: {_sentence(error)}") from error
     except ScriptsError:
         raise
+    except AttributeError as error:
+        raise ScriptsError(f"[{section}]: {_lack(error)}") from error
     except Exception as error:
         raise ScriptsError(f"[{section}]: {_where(error)}{type(error).__name__}: {error}") from error
 
@@ -243,6 +245,14 @@ def _remedy(message: str) -> str:
     if "No 'script_location'" in message:
         return "; `orchestrate init` writes one"
     return ""
+
+
+def _lack(error: AttributeError) -> str:
+    """Alembic takes `upgrade` and `downgrade` out of a revision's module when it makes a step of it."""
+    file = getattr(error.obj, "__file__", None)
+    if file is None or error.name not in ("upgrade", "downgrade"):
+        return f"{_where(error)}AttributeError: {error}"
+    return f"{file} has no function `{error.name}`, so this revision cannot be taken that way; nothing was done"
 
 
 def _where(error: BaseException) -> str:

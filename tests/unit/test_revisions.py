@@ -178,6 +178,15 @@ def test_an_error_while_a_file_is_imported_names_it(tmp_path: Path) -> None:
         Scripts(load_config(tmp_path / "alembic.ini", "alembic"))
 
 
+def test_a_revision_that_cannot_be_undone_says_so(tmp_path: Path) -> None:
+    scripts = write(tmp_path, a={}, b={})
+    file = tmp_path / "alembic" / "versions" / "b.py"
+    file.write_text(file.read_text().replace("def downgrade", "def not_yet"))
+    scripts = Scripts(scripts.config)
+    with pytest.raises(ScriptsError, match=r"b\.py has no function `downgrade`.*nothing was done"):
+        scripts.route(Command.DOWNGRADE, ("b",), "-1")
+
+
 def test_an_unknown_section_names_those_that_exist(tmp_path: Path) -> None:
     write(tmp_path, a={})
     with pytest.raises(SettingsError, match=r"no section \[billing\]; it has \[alembic\]"):
