@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def _paths(written: Script | list[Script | None] | None) -> list[Path]:
 @contextlib.contextmanager
 def _raised_as_ours(section: str, target: Target | None = None) -> Iterator[None]:
     try:
-        yield
+        # What env.py and revisions print must not get into somebody's JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except CommandError as error:
         message = str(error)
         if target is not None and "not up to date" in message:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import sys
 
 from alembic.runtime.environment import EnvironmentContext
 
@@ -44,6 +46,8 @@ def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
                 **options,
             ),
             logs.guarded(),
+            # Standard output is the script's.
+            contextlib.redirect_stdout(sys.stderr),
         ):
             scripts.directory.run_env()
     except Exception as error:  # noqa: BLE001 - any revision may refuse to work without a database

@@ -7,9 +7,10 @@ import ast
 import functools
 import hashlib
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from alembic.config import Config
@@ -196,7 +197,9 @@ def _sections(config: Config) -> str:
 
 def _load(config: Config) -> ScriptDirectory:
     """All revision files, imported and linked; every mistake in them becomes a `ScriptsError` that names the file."""
-    with _scripts_errors(config.config_ini_section), warnings.catch_warnings():
+    # What files print while they are imported must not get into somebody's JSON.
+    printed_aside = redirect_stdout(sys.stderr)
+    with _scripts_errors(config.config_ini_section), warnings.catch_warnings(), printed_aside:
         warnings.filterwarnings("error", message="Revision .* is present more than once")
         warnings.filterwarnings("ignore", message="Revision .* referenced from .* is not present")
         directory = ScriptDirectory.from_config(config)

@@ -210,6 +210,37 @@ def test_a_revision_that_needs_a_database_says_so_in_the_sql(folder: Path) -> No
     assert "-- revision r003 cannot be written as SQL" in sql
 
 
+def test_a_protected_environment_is_written_to_only_by_its_name(folder: Path) -> None:
+    project = fleet(folder, "a", more="environment: production\nprotected: true\n")
+    plan = project.plan()
+    for confirm in (None, "staging"):
+        with pytest.raises(Refused, match="production"):
+            run(project, plan, confirm=confirm)
+    assert project.ledger_if_any() is None, "a refusal is no run"
+    assert run(project, plan, confirm="production").counts["upgraded"] == 1
+
+
+def test_what_scripts_print_stays_off_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = histories.file_of(folder, "r002")
+    loud = path.read_text().replace(
+        "def upgrade():", "print('loud file')\n\n\ndef upgrade():\n    print('loud step')", 1
+    )
+    path.write_text(loud)
+    env = folder / "alembic" / "env.py"
+    env.write_text(
+        f"import sqlalchemy\n{env.read_text()}".replace("_metadata = None", "_metadata = sqlalchemy.MetaData()")
+    )
+    env.write_text(f"print('loud env')\n{env.read_text()}")
+    with fleet(folder, "a") as project:
+        list(project.sql(project.plan()))
+        project.run(project.plan())
+        project.revise("compared", autogenerate=True, selection=ALL)
+        project.revise("empty")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(what in printed.err for what in ("loud file", "loud env", "loud step"))
+
+
 def test_events_come_in_order(folder: Path) -> None:
     project = fleet(folder, "a")
     seen: list[Event] = []
