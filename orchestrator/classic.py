@@ -37,18 +37,27 @@ def prepared(config: Config, target: Target, application_name: str, *, writing: 
             "run `orchestrate init` to adopt it for schemas"
         )
     own = _OwnConnection(target, application_name, writing=writing)
-    section = config.config_ini_section
-    before = config.file_config.get(section, "sqlalchemy.url", raw=True, fallback=None)
-    config.file_config.set(section, "sqlalchemy.url", _escaped(own.url))
     event.listen(Engine, "do_connect", own.add_arguments)
     event.listen(Engine, "engine_connect", own.take)
     try:
-        yield
+        with pointed_at(config, own.url):
+            yield
     finally:
         event.remove(Engine, "engine_connect", own.take)
         event.remove(Engine, "do_connect", own.add_arguments)
-        _restore(config, section, before)
         own.release()
+
+
+@contextmanager
+def pointed_at(config: Config, url: URL) -> Iterator[None]:
+    """While the body runs, `sqlalchemy.url` is that one."""
+    section = config.config_ini_section
+    before = config.file_config.get(section, "sqlalchemy.url", raw=True, fallback=None)
+    config.file_config.set(section, "sqlalchemy.url", _escaped(url))
+    try:
+        yield
+    finally:
+        _restore(config, section, before)
 
 
 def refuse_elsewhere(target: Target, connection: Connection | None) -> None:

@@ -31,11 +31,13 @@ def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
             running.append(step.info.up_revision_id or "")
             yield step
 
-    options = {} if scripts.uses_environment else classic.options(target)
+    ours = scripts.uses_environment
+    options = {} if ours else classic.options(target)
     config.attributes[HANDOVER] = Handover(targets=(target,), purpose=Purpose.OFFLINE)
     previous, config.output_buffer = config.output_buffer, buffer
     try:
         with (
+            contextlib.nullcontext() if ours else classic.pointed_at(config, target.url),
             EnvironmentContext(
                 config,
                 scripts.directory,

@@ -18,6 +18,14 @@ from tests import histories
 
 ALL = Selection(everything=True)
 
+CLASSIC_OFFLINE = """
+from alembic import context
+
+context.configure(url=context.config.get_main_option("sqlalchemy.url"), literal_binds=True)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+
 
 def fleet(folder: Path, *names: str, more: str = "") -> Project:
     """A project of SQLite tenants whose files exist, empty."""
@@ -196,6 +204,13 @@ def test_sql_is_written_once_for_each_distinct_path(folder: Path) -> None:
     assert "CREATE TABLE accounts" in texts["a", "b"]
     assert "CREATE TABLE accounts" not in texts[("c",)]
     assert "version_num='r004'" in texts[("c",)]
+
+
+def test_sql_is_written_through_an_env_py_that_reads_a_url(folder: Path) -> None:
+    (folder / "alembic" / "env.py").write_text(CLASSIC_OFFLINE)
+    project = fleet(folder, "a")
+    ((_, sql),) = project.sql(project.plan())
+    assert "CREATE TABLE invoices" in sql
 
 
 def test_a_revision_that_needs_a_database_says_so_in_the_sql(folder: Path) -> None:
