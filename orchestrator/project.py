@@ -17,8 +17,8 @@ from typing import Self
 from orchestrator import authoring, executors, heads, ledger, logs, offline, planner, registry, rollout, worker
 from orchestrator.authoring import RevisionOptions
 from orchestrator.diagnosis import Check, diagnose
-from orchestrator.errors import ExitCode, Refused, SettingsError, UsageError
-from orchestrator.events import Event, Listener, RunFinished, RunStarted
+from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError, UsageError
+from orchestrator.events import Event, Listener, RunFinished, RunHalted, RunStarted
 from orchestrator.ledger import Ledger, Run
 from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, WaveSummary
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
@@ -248,11 +248,18 @@ class Project:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def upgrade(self, plan: Plan, *, listeners: Sequence[Listener] = (), stop: StopSignal | None = None) -> Report:
+    def upgrade(
+        self,
+        plan: Plan,
+        *,
+        listeners: Sequence[Listener] = (),
+        stop: StopSignal | None = None,
+        confirm: str | None = None,
+    ) -> Report:
         """Run an upgrade's plan; never raises for a tenant's failure, see `Report.raise_for_failures`."""
         if plan.command is not Command.UPGRADE:
             raise UsageError(f"this is the plan of a {plan.command}; use `Project.run`")
-        return self.run(plan, listeners=listeners, stop=stop)
+        return self.run(plan, listeners=listeners, stop=stop, confirm=confirm)
 
     def run(
         self,
@@ -262,8 +269,14 @@ class Project:
         executor: str = "processes",
         stop: StopSignal | None = None,
         operator: str | None = None,
+        confirm: str | None = None,
     ) -> Report:
-        """Run a plan: written to the ledger before any work, its report is complete on every path."""
+        """Run a plan: written to the ledger before any work, its report is complete on every path.
+
+        Raises `Refused` for a protected environment unless `confirm` is its name.
+        """
+        fleet = self.registry
+        registry.refuse_unconfirmed(fleet.environment, confirm, protected=fleet.protected, flag="confirm=")
         started = time.monotonic()
         logs.configure(self.settings.log_file)
         who = operator or _operator()
@@ -273,7 +286,7 @@ class Project:
             conclusion = rollout.execute(
                 run.id, plan, pool.submit, self.ledger, listeners, stop, cancel=lambda: pool.close(cancel=True)
             )
-        closed = self._close_run(run, conclusion)
+        closed = self._close_run(run, conclusion, listeners)
         report = _report(closed, conclusion.outcomes, conclusion.waves, time.monotonic() - started)
         _notify(listeners, RunFinished(report=report))
         return report
@@ -306,13 +319,18 @@ class Project:
         finally:
             pool.close()
 
-    def _close_run(self, run: Run, conclusion: Conclusion) -> Run:
-        """Close the run in the ledger; a ledger that failed in mid-run cannot be told, the report still can."""
-        if conclusion.error is not None:
-            with contextlib.suppress(Exception):
-                return self.ledger.close_run(run.id, conclusion.status, conclusion.exit_code, conclusion.outcomes)
-            return dataclasses.replace(run, status=conclusion.status, exit_code=conclusion.exit_code)
-        return self.ledger.close_run(run.id, conclusion.status, conclusion.exit_code, conclusion.outcomes)
+    def _close_run(self, run: Run, conclusion: Conclusion, listeners: Sequence[Listener]) -> Run:
+        """Close the run in the ledger; a ledger that fails cannot be told how it ended, the report still can."""
+        status, exit_code = conclusion.status, conclusion.exit_code
+        try:
+            return self.ledger.close_run(run.id, status, exit_code, conclusion.outcomes)
+        except LedgerError as error:
+            if conclusion.error is None:
+                text = f"the end of the run could not be written down: {error}"
+                _notify(listeners, RunHalted(cause="ledger", text=text, in_flight=0, not_started=0))
+                status = RunStatus.FAILED if status is RunStatus.SUCCEEDED else status
+                exit_code = exit_code or ExitCode.FAILURES
+            return dataclasses.replace(run, status=status, exit_code=exit_code)
 
     # -- writing revisions, and looking after things ------------------------------------------------------------
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import terminals
+from orchestrator.cli import deferred, terminals
 from orchestrator.errors import Refused, UsageError
 
 
 def environment(given: str | None, *, name: str, protected: bool) -> None:
     """Refuse a write to a protected environment that was not named, and to any that was named wrongly."""
-    if given is None and protected:
-        raise Refused(f"the environment `{name}` is protected: pass --confirm {name} if that is the one you mean")
-    if given is not None and given != name:
-        raise Refused(f"--confirm {given}: these tenants are in `{name}`; nothing was written")
+    deferred.registry.refuse_unconfirmed(name, given, protected=protected, flag="--confirm ")
 
 
 def consent(question: str, *, yes: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import confirm, deferred, documents, progress, render_plan, signals, suggestions
+from orchestrator.cli import confirm, deferred, documents, progress, render_plan, signals, suggestions, terminals
 from orchestrator.cli import options as shared
 from orchestrator.cli.options import Common, Format, Planning, Running, Targeting
 from orchestrator.cli.render import FIRST_NAMES, counted, heads_text
@@ -54,7 +54,7 @@ def roll(
         return
     if question is not None and any(plan.jobs):
         confirm.consent(question.format(targets=_counts(plan), goal=_goal(plan)), yes=running.yes)
-    report = run(project, plan, common=common, executor=running.executor)
+    report = run(project, plan, common=common, running=running)
     _remember(project)
     click.get_current_context().exit(report.exit_code)
 
@@ -65,7 +65,10 @@ def make_plan(
     """Look at every target and decide."""
     selection = targeting.selection(project)
     with common.screen.waiting(reading(project)):
-        return project.plan(revision, command=command, selection=selection, **planning.arguments())
+        plan = project.plan(revision, command=command, selection=selection, **planning.arguments())
+    for note in plan.notes:
+        common.screen.say(f"note: {note}", terminals.Mood.WARNING)
+    return plan
 
 
 def reading(project: Project) -> str:
@@ -90,7 +93,7 @@ def view(common: Common, again: str | None = None) -> View:
     return View(width=common.screen.width, verbose=common.verbose, again=again)
 
 
-def run(project: Project, plan: Plan, *, common: Common, executor: str) -> Report:
+def run(project: Project, plan: Plan, *, common: Common, running: Running) -> Report:
     """Run the plan, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
@@ -101,7 +104,9 @@ def run(project: Project, plan: Plan, *, common: Common, executor: str) -> Repor
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
         with signals.draining(stop, shown.tally, quiet=common.quiet):
-            report = project.run(plan, listeners=tuple(listeners), executor=executor, stop=stop)
+            report = project.run(
+                plan, listeners=tuple(listeners), executor=running.executor, stop=stop, confirm=running.confirm
+            )
         record.report = report
     return report
 

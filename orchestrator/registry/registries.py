@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from orchestrator.errors import Refused
 from orchestrator.strategy import Strategy
 from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant
 
@@ -46,3 +47,16 @@ class Registry:
     notes: tuple[str, ...]
     #: what `unregistered` looks through
     patterns: tuple[Pattern, ...] = ()
+
+
+def refuse_unconfirmed(environment: str, given: str | None, *, protected: bool, flag: str) -> None:
+    """Raise `Refused` for a write to a protected environment that was not named, and to any that was named wrongly.
+
+    `flag` is what the caller's user types before the name: `--confirm ` or `-x confirm=`.
+    """
+    if given is None and protected:
+        raise Refused(
+            f"the environment `{environment}` is protected: pass {flag}{environment} if that is the one you mean"
+        )
+    if given is not None and given != environment:
+        raise Refused(f"{flag}{given}: these tenants are in `{environment}`; nothing was written")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Project
-from orchestrator.errors import ExitCode, Refused, ScriptsError, TargetsFailed, UsageError
-from orchestrator.events import Event
+from orchestrator.errors import ExitCode, LedgerError, Refused, ScriptsError, TargetsFailed, UsageError
+from orchestrator.events import Event, RunHalted
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.plans import Command, Plan
 from orchestrator.selectors import Selection
@@ -233,6 +233,18 @@ def test_a_protected_environment_is_written_to_only_by_its_name(folder: Path) ->
             run(project, plan, confirm=confirm)
     assert project.ledger_if_any() is None, "a refusal is no run"
     assert run(project, plan, confirm="production").counts["upgraded"] == 1
+
+
+def test_a_ledger_that_fails_at_the_very_end_costs_no_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise LedgerError("the disk is full")
+
+    project = fleet(folder, "a")
+    monkeypatch.setattr(project.ledger, "close_run", fail)
+    events: list[Event] = []
+    report = run(project, project.plan(), listeners=[events.append])
+    assert (report.counts["upgraded"], report.exit_code) == (1, ExitCode.FAILURES)
+    assert any(isinstance(event, RunHalted) and "disk is full" in event.text for event in events)
 
 
 def test_what_scripts_print_stays_off_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,9 @@ class FakeProject:
     def sql(self, plan: Plan) -> list[tuple[tuple[Job, ...], str]]:
         return [(tuple(plan.jobs), "CREATE TABLE t (id int);")]
 
-    def run(self, plan: Plan, *, listeners: Sequence[Listener], executor: str, stop: Any) -> Report:
+    def run(
+        self, plan: Plan, *, listeners: Sequence[Listener], executor: str, stop: Any, confirm: str | None = None
+    ) -> Report:
         self.ran = {"plan": plan, "executor": executor, "stop": stop}
         run = self.ledger.open_run(plan, operator="ada@host", fleet=len(self.targets))
         tell(listeners, RunStarted(run=run.id, plan=plan))

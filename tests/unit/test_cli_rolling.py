@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from orchestrator.cli import terminals
 from orchestrator.errors import LedgerError
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
+from orchestrator.selectors import Selection
 from tests.unit.cli_fakes import FakeProject, outcome, plan, skipped
 from tests.unit.cli_runs import Invoke, invoke, project
 
 __all__ = ["invoke", "project"]
+
+ALL = Selection(everything=True)
 
 
 def protect(project: FakeProject) -> None:
@@ -211,3 +215,13 @@ def test_names_are_kept_for_completion(invoke: Invoke, project: FakeProject, tmp
     kept = json.loads((tmp_path / ".orchestrate" / "completion.json").read_text())
     assert kept["tenants"] == ["acme", "globex", "initech"]
     assert kept["runs"] == [project.ledger.runs()[0].id]
+
+
+def test_what_the_plan_has_to_say_is_said(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = dataclasses.replace(project.plan("head", command=Command.UPGRADE, selection=ALL), notes=("mind the gap",))
+    monkeypatch.setattr(project, "plan", lambda *words, **more: noted)
+
+    for command in (["upgrade", "--all"], ["plan"]):
+        assert "note: mind the gap" in invoke(*command).stderr
