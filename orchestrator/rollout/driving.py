@@ -241,9 +241,12 @@ class Rollout:
         self._halt(HaltCause.LEDGER, f"the ledger cannot be written: {error}")
 
     def _halt(self, cause: HaltCause, text: str) -> None:
-        """Start nothing more. The first cause counts; without anything left to start there is nothing to halt."""
+        """Start nothing more. The first cause counts; without anything left to start there is nothing to halt.
+
+        What came from outside the jobs is told all the same: it shows in how the run ends.
+        """
         left = len(self._jobs) - len(self._finished) - len(self._in_flight)
-        if self._halted or (not left and cause is not HaltCause.INTERRUPTED):
+        if self._halted or (not left and cause not in {HaltCause.INTERRUPTED, HaltCause.LEDGER}):
             return
         self._halted = Halt(cause=cause, text=text)
         self._notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=left))

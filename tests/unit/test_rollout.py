@@ -252,6 +252,7 @@ class TestLedger:
         conclusion = driven.end()
         assert statuses(conclusion) == {"a": "upgraded"}
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
+        assert [(halt.cause, halt.not_started) for halt in driven.halts] == [("ledger", 0)], "nobody knew why"
 
 
 class BrokenLedger(MemoryLedger):
