@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import options
+from orchestrator.cli import options, terminals
 from orchestrator.cli.groups import LazyGroup
 
 _SUMMARIES = {
@@ -43,4 +43,5 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line; the console script `orchestrate`."""
+    terminals.open_closed_streams()
     commands.main(prog_name="orchestrate")

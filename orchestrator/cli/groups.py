@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import re
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -136,7 +135,7 @@ def _end(ctx: click.Context, error: BaseException) -> int:
             _complain(scrub(str(error)))
             return error.exit_code
         case BrokenPipeError():
-            _silence_stdout()
+            terminals.silence_stdout()
             return BROKEN_PIPE
         case KeyboardInterrupt() | click.Abort():
             terminals.end_line()
@@ -165,9 +164,3 @@ def _report_bug(ctx: click.Context, error: BaseException) -> None:
         screen.complain(scrub("".join(traceback.format_exception(error))).rstrip())
     else:
         screen.complain("run with -v for the traceback")
-
-
-def _silence_stdout() -> None:
-    """Point standard output at nothing, or Python complains once more when it flushes at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import click
 
+from orchestrator.errors import SettingsError
+
 #: width of text that goes to a file or a pipe
 PLAIN_WIDTH = 80
 MAX_WIDTH = 120
@@ -59,7 +61,7 @@ class Screen:
 
     def raw(self, text: str) -> None:
         """Write text that is meant for another program, as it is."""
-        click.echo(text)
+        _echo(text, sys.stdout)
 
     def say(self, text: str, mood: Mood | None = None) -> None:
         """Write a message, unless the user asked for silence."""
@@ -93,7 +95,41 @@ class Screen:
         color = wants_color(stream, no_color=self.no_color)
         written = "\n".join(_rendered(line, stream, color=color) for line in lines)
         if written:
-            click.echo(written, file=stream, color=color)
+            _echo(written, stream, color=color)
+
+
+def _echo(text: str, stream: TextIO, *, color: bool | None = None) -> None:
+    try:
+        click.echo(text, file=stream, color=color)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if stream is sys.stderr:
+            return  # there is nobody left to tell
+        silence_stdout()
+        raise SettingsError(f"standard output cannot be written: {error.strerror}; send it somewhere else") from error
+
+
+def silence_stdout() -> None:
+    """Point standard output at nothing, or Python complains once more when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_closed_streams() -> None:
+    """Point standard streams that the caller closed at nothing.
+
+    The next file opened would get the number of a closed one: a tenant's database, and with it whatever a child
+    process writes to its standard error.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        os.set_inheritable(number, True)  # noqa: FBT003 - its own signature
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    for closed, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(closed, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 def _write_over(text: str) -> None:

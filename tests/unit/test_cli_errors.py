@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +111,34 @@ def test_a_reader_that_goes_away_gets_no_traceback() -> None:
         assert process.wait(timeout=60) == 141
 
     assert errors == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("completion bash", 0), ("status -c nowhere.ini", 2)])
+def test_a_closed_stream_changes_no_exit_code(tmp_path: Path, closed: str, words: str, code: int) -> None:
+    line = f'exec "$0" -c "from orchestrator.cli import main; main()" {words} {closed}'
+
+    assert subprocess.run(["sh", "-c", line, sys.executable], cwd=tmp_path, check=False).returncode == code
+
+
+def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    program = (
+        "import os, subprocess, sys; from orchestrator.cli import terminals; terminals.open_closed_streams();"
+        "file = open('database', 'w'); subprocess.run(['sh', '-c', 'echo stray >&2; echo stray']);"
+        "print('lost'); print('lost', file=sys.stderr); file.write(str(file.fileno()))"
+    )
+
+    subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program], cwd=tmp_path, check=True)
+
+    assert int((tmp_path / "database").read_text()) > 2
+
+
+def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
+    line = 'exec "$0" -c "from orchestrator.cli import main; main()" completion bash > /dev/full'
+
+    ended = subprocess.run(["sh", "-c", line, sys.executable], stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "orchestrate: error: standard output cannot be written: No space left on device; send it somewhere else\n"
+    )
