@@ -62,12 +62,14 @@ def pointed_at(config: Config, url: URL) -> Iterator[None]:
 
 def refuse_elsewhere(target: Target, connection: Connection | None) -> None:
     """Raise `EnvironmentError` when env.py migrates another database than the target's: it made a URL of its own."""
-    url = connection.engine.url if connection is not None else None
-    if url is None or not _is_same_place(url, target.url):
-        place = f"{url.host or ''}/{url.database or ''}" if url is not None else "no database"
+    url = connection.engine.url if connection is not None else URL.create("no-database")
+    if not _is_same_place(url, target.url):
+        server = ":".join(str(part) for part in (url.host, url.port) if part)
+        place = f"{server}/{url.database or ''}".removeprefix("/")
         raise EnvironmentError(
-            f"{target.name}: env.py connects to {place}, not to the target's {target.location}; let it take its URL "
-            "from `sqlalchemy.url` of its configuration, or run `orchestrate init` to adopt it"
+            f"{target.name}: env.py connects to {place or 'no database'}, "
+            f"not to the target's {target.location}; let it take its URL from `sqlalchemy.url` of its configuration, "
+            "or run `orchestrate init` to adopt it"
         )
 
 
