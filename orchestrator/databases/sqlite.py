@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from orchestrator.tenants import PasswordCommand, Target
 _ENFORCED, _BROKEN = "orchestrate.foreign_keys", "orchestrate.broken_references"
 _BUSY = frozenset({"5", "6", "517"})
 _MEMORY = ":memory:"
+#: of SQLite's machine between two looks at the clock: about a millisecond
+_STEPS = 100_000
 
 
 class SQLite:
@@ -61,10 +64,11 @@ class SQLite:
         return False
 
     def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
-        """Timeouts are settled while connecting; there is no role, no search path and no name to set."""
+        """The statement's limit; there is no role, no search path and no name to set."""
         if file_of(target.url) is None and not _is_memory(target.url):
             raise TargetAbsent(f"{target.location}: the URL names no file")
         connection.rollback()
+        _limit_statements(connection, target.timeouts.statement)
 
     def reset(self, connection: Connection, target: Target) -> None:
         """Give foreign keys back as they were."""
@@ -265,6 +269,21 @@ def _broken_references(driver: sqlite3.Connection) -> Counter[tuple[str, str]]:
 def _check(driver: sqlite3.Connection, pragma: str) -> Counter[tuple[str, str]]:
     with contextlib.closing(driver.execute(pragma)) as cursor:
         return Counter((row[0], row[2]) for row in cursor)
+
+
+def _limit_statements(connection: Connection, seconds: float) -> None:
+    """SQLite has no clock of its own: every so many steps of a statement it asks whether to go on."""
+
+    def start(connection: Connection, *_details: object) -> None:
+        deadline = time.monotonic() + seconds
+        _driver_connection(connection).set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+
+    def end(connection: Connection, *_details: object) -> None:
+        _driver_connection(connection).set_progress_handler(None, _STEPS)
+
+    if seconds:
+        event.listen(connection, "before_cursor_execute", start)
+        event.listen(connection, "after_cursor_execute", end)
 
 
 def _driver_connection(connection: Connection) -> sqlite3.Connection:

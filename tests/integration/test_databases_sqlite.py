@@ -20,7 +20,7 @@ from orchestrator import databases
 from orchestrator.databases import Connections, TargetAbsent, TenantLocked, backend_of
 from orchestrator.databases.errors import BrokenReferences
 from orchestrator.plans import Condition
-from orchestrator.tenants import Target, Transaction
+from orchestrator.tenants import Target, Timeouts, Transaction
 from tests.integration.database_targets import run, scalar, sqlite_target
 
 
@@ -242,6 +242,21 @@ def test_a_writer_keeps_other_migrations_out_but_not_looks(tmp_path: Path, conne
             with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
                 run(connection, "CREATE TABLE t (a)")
             assert databases.classify(caught.value, acme).code == "8"
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_what_follows_is_not(
+    tmp_path: Path, connections: Connections
+) -> None:
+    acme = sqlite_target(tmp_path / "acme.db", timeouts=Timeouts(statement=0.05))
+    backend_of(acme).provision(acme)
+    count = "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n LIMIT :size) SELECT count(*) FROM n"
+    with connections.open(acme, application_name="a") as connection:
+        with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+            connection.execute(text(count), {"size": 20_000_000})
+        connection.rollback()
+        assert scalar(connection, count, size=9) == 9
+    failure = databases.classify(caught.value, acme)
+    assert (failure.code, "timeouts.statement" in failure.advice) == ("9", True)
 
 
 def test_places_headings_and_names(tmp_path: Path) -> None:
