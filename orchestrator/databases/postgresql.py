@@ -166,7 +166,11 @@ class PostgreSQL:
             message = f"the migration left the session in schema {schema!r} instead of {target.schema!r}"
             return _broken("schema_mismatch", message, "Take `SET search_path` out of the revision.")
         if row is not None:
-            advice = f"Run DROP INDEX CONCURRENTLY {_QUOTE(row.index_name)} on this tenant, then run again."
+            # Not DROP INDEX: the version stands behind its revision already, which would not make it again.
+            advice = (
+                f"Mend what stopped it, duplicate rows for a unique one, and run REINDEX INDEX CONCURRENTLY "
+                f"{_QUOTE(row.index_name)} on this tenant."
+            )
             return _broken("invalid_index", f'index "{row.index_name}" on table "{row.table_name}" is invalid', advice)
         return None
 
