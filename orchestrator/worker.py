@@ -95,6 +95,8 @@ class Attempt:
         self.revision: str | None = None
         #: revisions that ran to their end, committed or not
         self.ran: list[str] = []
+        #: what a failed attempt left in the database, in the way of the next one
+        self.leftover: Failure | None = None
 
     @functools.cached_property
     def scripts(self) -> Scripts:
@@ -122,6 +124,9 @@ class Attempt:
         # A lost lock is no lost answer: somebody else may have worked on the target at the same time.
         if failure.kind is FailureKind.AMBIGUOUS and reached and not isinstance(error, databases.LockLost):
             return self._reached_all_the_same(at)
+        if self.leftover is not None:
+            advice = f"{failure.advice} Before that, drop what it left behind: {self.leftover.message}."
+            failure = dataclasses.replace(failure, advice=advice)
         return self._outcome(Status.FAILED, at=at, failure=failure)
 
     def _refuse_other_scripts(self) -> None:
@@ -271,7 +276,9 @@ class Attempt:
                 self._connection() as connection,
                 databases.tenant_lock(connection, self.target, self.target.timeouts.lock),
             ):
-                return read_heads(connection, self.target)
+                at = read_heads(connection, self.target)
+                self.leftover = self.backend.verify(connection, self.target)
+                return at
         except Exception:  # noqa: BLE001 - the first failure is the one to report; unknown is an honest answer here
             return None
 

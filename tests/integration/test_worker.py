@@ -287,6 +287,15 @@ def test_an_autocommit_block_waits_for_locks_and_nothing_after_it_does(
     assert sorted(row[0] for row in seen) == ["1 lock 1s", "2 lock 0", "3 lock 1s"]
 
 
+def test_a_failed_index_build_names_what_is_in_the_way_of_the_next_one(folder: Path, schema_target: Target) -> None:
+    path = histories.file_of(folder, "r003")
+    broken = AUTOCOMMIT.replace("CREATE INDEX", "CREATE UNIQUE INDEX").replace("(email)", "((1))")
+    path.write_text(path.read_text().replace("def upgrade():\n", broken, 1))
+    outcome = run(folder, schema_target, job(schema_target))
+    assert (outcome.failure.code, outcome.at) == ("23505", ("r002",))
+    assert 'drop what it left behind: index "by_email" on table "accounts" is invalid' in outcome.failure.advice
+
+
 def test_a_lock_that_was_lost_on_the_way_is_no_success(folder: Path, schema_target: Target) -> None:
     path = histories.file_of(folder, "r003")
     path.write_text(path.read_text().replace("def upgrade():", f"def upgrade():\n    op.execute('{UNLOCK}')", 1))
