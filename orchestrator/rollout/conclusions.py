@@ -14,6 +14,8 @@ from orchestrator.rollout.signals import StopCause
 #: reasons for leaving a target alone that leave nothing to be done about it
 HARMLESS = frozenset({"at_head", "past", "quarantined", "suspended", "concurrent"})
 AHEAD = "unknown_revision"
+#: code of the failure of a target that stands behind a transaction pooler
+POOLER = "pooler"
 
 
 class HaltCause(enum.StrEnum):
@@ -101,12 +103,18 @@ def _ending(
     if interrupted and not error and statuses & {Status.NOT_STARTED, Status.LOST}:
         return RunStatus.INTERRUPTED, interrupted.exit_code
     if error or Status.NOT_STARTED in statuses:
-        return RunStatus.HALTED, ExitCode.FAILURES
+        return RunStatus.HALTED, _failures_exit(outcomes)
     if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
-        return RunStatus.FAILED, ExitCode.FAILURES
+        return RunStatus.FAILED, _failures_exit(outcomes)
     if Status.DEFERRED in statuses:
         return RunStatus.PAUSED, ExitCode.PAUSED
     return RunStatus.SUCCEEDED, ExitCode.OK
+
+
+def _failures_exit(outcomes: Sequence[Outcome]) -> ExitCode:
+    """1; 3 when all that failed was refused because of a pooler before anything was done to it."""
+    codes = {outcome.failure.code if outcome.failure else None for outcome in outcomes if outcome.status in FAILING}
+    return ExitCode.REFUSED if codes == {POOLER} else ExitCode.FAILURES
 
 
 def summarise_waves(outcomes: Sequence[Outcome], *, interrupted: bool) -> tuple[WaveSummary, ...]:

@@ -614,6 +614,14 @@ def _skipped(code: str) -> Outcome:
 
 
 class TestExitCode:
+    def test_a_pooler_refuses_the_run_unless_something_else_failed_as_well(self) -> None:
+        plan = a_plan(a_wave("a", "b", "c", concurrency=1))
+        behind = an_outcome("a", Status.FAILED, failure=a_failure(FailureKind.RUN, code="pooler"))
+        conclusion = drive(plan, a=behind).end()
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.REFUSED)
+        lenient = a_plan(a_wave("a", "b", "c", concurrency=1), max_failures=None)
+        assert drive(lenient, a=behind, b=Status.FAILED).end().exit_code is ExitCode.FAILURES
+
     @pytest.mark.parametrize(
         ("outcome", "exit_code", "status"),
         [
