@@ -22,7 +22,7 @@ from orchestrator.events import Event, Listener, RunFinished, RunHalted, RunStar
 from orchestrator.ledger import Ledger, Run
 from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, WaveSummary
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
-from orchestrator.registry import Registry
+from orchestrator.registry import Identity, Registry
 from orchestrator.revisions import Scripts, load_config
 from orchestrator.rollout import Conclusion, StopSignal
 from orchestrator.selectors import Selection, select
@@ -90,22 +90,21 @@ class Project:
     def ledger(self) -> Ledger:
         """The ledger, made where there is none."""
         if self._ledger is None:
-            fleet = self.registry
-            self._ledger = ledger.open_ledger(self._ledger_url, project=fleet.project, environment=fleet.environment)
+            self._ledger = self._open_ledger(create=True)
+        assert self._ledger is not None
         return self._ledger
 
     def ledger_if_any(self) -> Ledger | None:
         """The ledger, or None where no run has made one: a command that reads makes none."""
         if self._ledger is None:
-            fleet = self.registry
-            self._ledger = ledger.open_ledger(
-                self._ledger_url, project=fleet.project, environment=fleet.environment, create=False
-            )
+            self._ledger = self._open_ledger(create=False)
         return self._ledger
 
-    @property
-    def _ledger_url(self) -> str:
-        return self.settings.ledger or self.registry.ledger
+    def _open_ledger(self, *, create: bool) -> Ledger | None:
+        """The fleet is not needed for it, so that runs can be looked up while a source is down."""
+        whose: Registry | Identity = self.__dict__.get("registry") or registry.identify(self.settings)
+        url = self.settings.ledger or whose.ledger
+        return ledger.open_ledger(url, project=whose.project, environment=whose.environment, create=create)
 
     def scripts(self, section: str) -> Scripts:
         """The revisions of a section of alembic.ini; raises `ScriptsError` when they cannot be used."""

@@ -84,10 +84,15 @@ def load_project(common: Common) -> Project:
 
 def open_project(common: Common) -> Project:
     """The project, closed when the command ends; what the registry has to say is said once."""
-    project = click.get_current_context().with_resource(load_project(common))
+    project = open_records(common)
     for note in project.registry.notes:
         common.screen.say(f"note: {note}", terminals.Mood.WARNING)
     return project
+
+
+def open_records(common: Common) -> Project:
+    """The project for a command that needs its ledger only; the fleet is not read, so its sources may be down."""
+    return click.get_current_context().with_resource(load_project(common))
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -25,7 +25,7 @@ def command() -> None:
 def show_all(last: int) -> None:
     """List the latest runs, newest first."""
     common = options.current()
-    project = options.open_project(common)
+    project = options.open_records(common)
     ledger = project.ledger_if_any()
     runs = [] if ledger is None else list(ledger.runs(limit=last))
     rows = [run_row(run) for run in runs]
@@ -45,7 +45,7 @@ def show_all(last: int) -> None:
 def show_one(run: str | None, target: str | None) -> None:
     """Show the report of RUN, the latest unless named; the beginning of its id is enough."""
     common = options.current()
-    project = options.open_project(common)
+    project = options.open_records(common)
     report = project.report(run)
     if target is None:
         documents.answer(

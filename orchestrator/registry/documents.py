@@ -72,6 +72,16 @@ class Document:
     #: what the text itself has wrong, which did not keep it from being read
     problems: tuple[tuple[Position, str, str], ...] = ()
 
+    def only(self, keys: frozenset[str]) -> Document:
+        """The document with these keys of its top level, everything else left out."""
+        if not isinstance(self.data, Mapping):
+            return self
+        kept = Mapping(self.data.position)
+        for key in keys & self.data.keys():
+            kept[key] = self.data[key]
+            kept.keys_at[key], kept.values_at[key] = self.data.keys_at[key], self.data.values_at[key]
+        return dataclasses.replace(self, data=kept)
+
     def position(self, path: Path, *, at_key: bool = False) -> Position:
         """Where a value (or its key) stands; parts of the path that the document does not have are passed over."""
         here, found = self.data, (1, 1)

@@ -15,7 +15,7 @@ from orchestrator.registry.discovery import pattern_of
 from orchestrator.registry.layers import Layer, Origin
 from orchestrator.registry.models import AnySource, RegistryFile, TenantEntry
 from orchestrator.registry.problems import Mistake, Problems
-from orchestrator.registry.registries import Pattern, Registry
+from orchestrator.registry.registries import Identity, Pattern, Registry
 from orchestrator.registry.sources import read_source, title_of
 from orchestrator.registry.strategies import read_strategies
 from orchestrator.registry.targets import Surroundings
@@ -29,23 +29,41 @@ from orchestrator.tenants import Target, Tenant
 DEFAULT_LEDGER = ".orchestrate/ledger.db"
 #: keys that every tenant rests on: with one of them broken, more problems would only be noise
 _FOUNDATIONS = frozenset({"defaults", "profiles"})
+_IDENTITY = frozenset({"version", "project", "environment", "ledger"})
 
 
 def load(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Registry:
     """Read the registry and its sources; raises `RegistryError` with all problems in file order."""
-    environ = os.environ if environ is None else environ
     document = documents.parse(_text(settings), settings.registry.name)
     problems = Problems(document)
+    loading = _loading(settings, document, problems, environ)
+    registry = loading.load()
+    problems.raise_if_any()
+    return registry
+
+
+def identify(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Identity:
+    """Read whose ledger it is, and nothing else: what was run can be looked up while sources and passwords are away."""
+    document = documents.parse(_text(settings), settings.registry.name)
+    problems = Problems(document)
+    loading = _loading(settings, document.only(_IDENTITY), problems, environ)
+    identity = loading.identity()
+    problems.raise_if_any()
+    return identity
+
+
+def _loading(
+    settings: Settings, document: documents.Document, problems: Problems, environ: Mapping[str, str] | None
+) -> _Loading:
     for position, text, remedy in document.problems:
         problems.add_at(position, text, remedy)
+    environ = os.environ if environ is None else environ
     variables = Variables(settings.root, environ)
     surroundings = Surroundings(root=settings.root, variables=variables, sections=_sections(settings, problems))
     validated = validate(document, variables, problems)
     if validated.broken & _FOUNDATIONS:
         problems.raise_if_any()
-    registry = _Loading(settings, validated, surroundings, problems, environ).load()
-    problems.raise_if_any()
-    return registry
+    return _Loading(settings, validated, surroundings, problems, environ)
 
 
 class _Loading:
@@ -73,20 +91,27 @@ class _Loading:
         tenants, targets = self._tenants()
         check_conflicts(tenants, targets, self._problems)
         targets = ordered(tenants, targets, self._problems, complete=self._is_complete)
-        file, root = self._file, self._settings.root
-        ledger = self._ledger()
+        file, identity = self._file, self.identity()
         return Registry(
             path=self._settings.registry,
-            project=self._text("project", file.project) or root.name or "project",
-            environment=self._text("environment", file.environment) or "default",
+            project=identity.project,
+            environment=identity.environment,
             protected=file.protected,
-            ledger=ledger,
+            ledger=identity.ledger,
             tenants=tuple(tenants),
             targets=tuple(targets),
             strategies=read_strategies(file.strategies),
             server_caps=self._server_caps(targets),
-            notes=tuple(self._notes(targets, ledger)),
+            notes=tuple(self._notes(targets, identity.ledger)),
             patterns=tuple(self._patterns()),
+        )
+
+    def identity(self) -> Identity:
+        """Whose runs they are."""
+        return Identity(
+            project=self._text("project", self._file.project) or self._settings.root.name or "project",
+            environment=self._text("environment", self._file.environment) or "default",
+            ledger=self._ledger(),
         )
 
     def _tenants(self) -> tuple[list[Tenant], list[Target]]:

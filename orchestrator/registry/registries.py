@@ -28,6 +28,16 @@ class Pattern:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whose runs a ledger holds: what is known without knowing any tenant."""
+
+    project: str
+    environment: str
+    #: a SQLAlchemy URL; it may carry a password
+    ledger: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
     """All tenants of one project in one environment, and how to roll out to them."""
 

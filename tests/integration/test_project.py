@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Project
-from orchestrator.errors import ExitCode, LedgerError, Refused, ScriptsError, TargetsFailed, UsageError
+from orchestrator.errors import ExitCode, LedgerError, Refused, RegistryError, ScriptsError, TargetsFailed, UsageError
 from orchestrator.events import Event, RunHalted
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.plans import Command, Plan
@@ -145,6 +145,16 @@ def test_a_failed_transaction_leaves_the_target_where_it_was(folder: Path) -> No
 def test_before_the_first_run_nobody_has_failed(folder: Path) -> None:
     with pytest.raises(UsageError, match="no run has been recorded"):
         fleet(folder, "a").failed_targets()
+
+
+def test_runs_can_be_looked_up_while_a_source_is_down(folder: Path) -> None:
+    project = fleet(folder, "a", "b")
+    report = run(project, project.plan())
+    down = fleet(folder, "a", "b", more="sources: [{type: command, run: ['false']}]\n")
+    with pytest.raises(RegistryError, match="source `command`"):
+        down.status()
+    assert down.report().run == report.run
+    assert down.report().counts["upgraded"] == 2
 
 
 def test_a_fleet_that_shrank_is_refused_until_accepted(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import registry
+from orchestrator.errors import RegistryError
 from orchestrator.strategy import Budget
 from orchestrator.tenants import PasswordCommand, State, Transaction
 from tests.unit.registries import Folder, by_name
@@ -283,3 +284,17 @@ def test_what_is_not_registered_is_found_by_template(folder: Folder) -> None:
     folder.write("", "var/notes.txt")
     loaded = folder.load('defaults: {url: "sqlite:///var/{tenant}.db"}\ntenants: {acme: , globex: }')
     assert [place.endswith("/var/stray.db") for place in registry.unregistered(loaded)] == [True]
+
+
+def test_whose_runs_they_are_is_known_without_the_fleet(folder: Folder) -> None:
+    text = (
+        "version: 1\nproject: billing\nenvironment: '${STAGE}'\nledger: 'sqlite:///runs.db'\n"
+        "defaults: {url: 'postgresql://u:${NOT_SET_HERE}@h/{tenant}'}\ntenants: {acme: {labls: {}}}\n"
+        "sources: [{type: command, run: ['false']}]\n"
+    )
+    folder.write(text)
+    identity = registry.identify(folder.settings(), environ={"STAGE": "production"})
+    assert (identity.project, identity.environment) == ("billing", "production")
+    assert identity.ledger == f"sqlite:///{folder.path}/runs.db"
+    with pytest.raises(RegistryError, match=r"tenants.yaml:3:14: variable `STAGE` is not set"):
+        registry.identify(folder.settings(), environ={})
