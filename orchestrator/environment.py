@@ -15,7 +15,7 @@ from typing import Any
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, MetaData, inspect
 
 from orchestrator import applications, databases, registry
 from orchestrator.errors import EnvironmentError, OrchestratorError, UsageError  # noqa: A004 - Alembic's word
@@ -157,7 +157,8 @@ class EnvironmentTarget:
                 f"{self.name}: `include_schemas=True` compares with the schemas of all tenants and would drop their "
                 "tables; remove it from env.py"
             )
-        keywords["include_object"] = _own_objects(target, keywords.get("include_object"))
+        own_tables = _hide_shared_schemas(target, keywords)
+        keywords["include_object"] = _own_objects(target, keywords.get("include_object"), own_tables)
         return keywords
 
 
@@ -346,14 +347,44 @@ def _purpose(environment: EnvironmentContext) -> Purpose:
     return Purpose.READ if name in _READING else Purpose.COMPARE
 
 
-def _own_objects(target: Target, include: Callable[..., bool] | None) -> Callable[..., bool]:
-    """A filter that leaves out the version table and the tables of the application's other binds."""
+def _hide_shared_schemas(target: Target, keywords: Mapping[str, Any]) -> frozenset[str] | None:
+    """Names of the tables in the tenant's own schema; None where a target has none.
+
+    Schemas that the models name are taken off the connection's search path: a foreign key to a table there is reflected
+    with the schema's name only when it is needed to find it, and would otherwise differ from the models each time.
+    """
+    connection = keywords.get("connection")
+    if target.schema is None or connection is None:
+        return None
+    models = keywords.get("target_metadata") or ()
+    named = {
+        table.schema for one in ([models] if isinstance(models, MetaData) else models) for table in one.tables.values()
+    }
+    path = tuple(schema for schema in target.search_path if schema not in named)
+    narrowed = dataclasses.replace(target, search_path=path)
+    databases.backend_of(target).prepare(connection, narrowed, _application_name(target))
+    tables = frozenset(inspect(connection).get_table_names(schema=target.schema))
+    connection.rollback()
+    return tables
+
+
+def _own_objects(
+    target: Target, include: Callable[..., bool] | None, own_tables: frozenset[str] | None
+) -> Callable[..., bool]:
+    """A filter that leaves out the version table, shared tables, and those of the application's other binds."""
     others = applications.other_tables(applications.load(target.app), target.bind) if target.app else set()
 
+    def is_strange(table: Any, name: str | None) -> bool:
+        """Whether a table that is only in the database is none that the models could mean."""
+        elsewhere = own_tables is not None and name not in own_tables
+        return elsewhere or name == target.version_table or (table.schema, name) in others
+
     def own(thing: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:  # noqa: FBT001
-        only_there = kind == "table" and reflected and compared is None
-        if only_there and (name == target.version_table or (thing.schema, name) in others):
-            return False
+        if kind == "table":
+            if reflected and compared is None and is_strange(thing, name):
+                return False
+            if own_tables is not None and thing.schema not in (None, target.schema):
+                return False
         return include is None or include(thing, name, kind, reflected, compared)
 
     return own

@@ -401,10 +401,16 @@ class _Guide:
         return self._project.scripts(target.section).route(command, found, asked)
 
     def is_done(self, found: Found) -> bool:
-        """Whether an upgrade would leave the target as it is."""
+        """Whether a target that was left out is where an upgrade would bring it.
+
+        What was asked for may be a revision of another chain, or a step: such a target has to be at its own heads.
+        """
         if found.condition not in (Condition.VERSIONED, Condition.EMPTY) or not self.knows(found.target, found.heads):
             return False
-        return not self.route(found.target, Command.UPGRADE, found.heads, self._asked).path
+        asked = self._asked
+        if found.target.section not in self._sections or self.is_relative(found.target, asked):
+            asked = "heads"
+        return not self.route(found.target, Command.UPGRADE, found.heads, asked).path
 
     @staticmethod
     def _check(scripts: Scripts, command: Command, asked: str) -> None:

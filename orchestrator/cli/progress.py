@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli import deferred, terminals
+from orchestrator.cli.render import counted
 from orchestrator.cli.terminals import Mood, Screen
 from orchestrator.outcomes import FAILING, Outcome
 
@@ -128,7 +129,7 @@ class PlainProgress:
 
     def _say_begin(self, run: str, plan: Plan) -> None:
         if self.tally.total:
-            self._say(f"run {run} begins: {plan.command} of {self.tally.total:,} targets")
+            self._say(f"run {run} begins: {plan.command} of {counted(self.tally.total, 'target')}")
 
     def _say_progress(self) -> None:
         self._said_at, self._said_done = self._clock(), self.tally.done

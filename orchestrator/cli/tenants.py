@@ -55,7 +55,6 @@ def check() -> None:
     project = options.open_project(common)
     registry = project.registry
     forgotten = project.unregistered()
-    suggestions.remember(project.settings.root, tenants=(tenant.name for tenant in registry.tenants))
     numbers = f"{counted(len(registry.tenants), 'tenant')}, {counted(len(registry.targets), 'target')}"
     lines = [Line(f"{registry.path.name}: {numbers}, no mistakes", Mood.GOOD)]
     if forgotten:

@@ -116,6 +116,9 @@ POSTGRESQL: Mapping[str, Fault] = {
     "22": UNFIT,
     "22001": UNFIT,
     "22003": UNFIT,
+    "22023": Fault(
+        PERMANENT, "The server does not take a setting of this target: a role, for one, has to exist there."
+    ),
     "22P02": UNFIT,
     "23": CHECKED,
     "23001": ORPHANS,

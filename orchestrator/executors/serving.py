@@ -121,7 +121,11 @@ class _Server:
 
     def serve(self) -> None:
         try:
-            order: Order = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - from the parent, over its own pipe
+            data = self._pipe.recv_bytes()
+        except (EOFError, OSError):  # the parent is gone already
+            return
+        try:
+            order: Order = pickle.loads(data)  # noqa: S301 - from the parent, over its own pipe
             os.environ.clear()
             os.environ.update(order.environ)
             resolve(order.entry.prepare)(order.settings)
@@ -131,9 +135,9 @@ class _Server:
             self._say(Said.UNUSABLE, _named(error))
             return
         self._say(Said.READY)
-        while (data := self._next()) is not None:
+        while (job := self._next()) is not None:
             self._say(Said.BEGUN)
-            self._say(*self._run(run, order.settings, data))
+            self._say(*self._run(run, order.settings, job))
         if order.entry.finish:
             resolve(order.entry.finish)()
 

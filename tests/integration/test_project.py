@@ -184,6 +184,24 @@ def test_a_later_database_is_not_taken_before_an_earlier_one(folder: Path) -> No
     assert [job.target for job in project.plan(selection=later).jobs] == ["duo/analytics"]
 
 
+def test_a_revision_of_one_chain_is_not_looked_for_in_another(folder: Path) -> None:
+    histories.write(folder, size=3, scripts="analytics", prefix="a")
+    ini = folder / "alembic.ini"
+    ini.write_text(f"{ini.read_text()}\n[analytics]\nscript_location = %(here)s/analytics\n")
+    more = (
+        '  duo:\n    databases:\n      core: {url: "sqlite:///db/core.db"}\n'
+        '      analytics: {url: "sqlite:///db/analytics.db", alembic: analytics}\n'
+    )
+    project = fleet(folder, more=more)
+    for name in ("core", "analytics"):
+        sqlite3.connect(folder / "db" / f"{name}.db").close()
+    later = Selection(database="analytics")
+    with pytest.raises(Refused, match="duo/core comes first"):
+        project.plan("a002", selection=later)
+    run(project, project.plan(selection=Selection(database="core")))
+    assert [job.path for job in project.plan("a002", selection=later).jobs] == [("a001", "a002")]
+
+
 def test_stamps_and_downgrades_take_the_same_road(folder: Path) -> None:
     project = fleet(folder, "a")
     run(project, project.plan())
