@@ -60,9 +60,12 @@ def _next(report: Report, failures: Sequence[Sequence[Outcome]], view: View) -> 
     if failures:
         name = failures[0][0].target
         yield Line(f"look closer: orchestrate runs show {report.run} --target {name}")
+    # Never `--all`: the run may have been about a few targets only.
+    again = view.again or f"{_command(report)}, for the targets that are left"
     if report.status in _OPEN:
-        # Never `--all`: the run may have been about a few targets only.
-        yield Line(f"to go on: {view.again or f'{_command(report)}, for the targets that are left'}")
+        yield Line(f"to go on: {again}")
+    elif failures and any(outcome.status is Status.DEFERRED for outcome in report.outcomes):
+        yield Line(f"once mended: {again}")  # `--failed` would leave out what was put off because of them
     elif failures:
         command = "orchestrate upgrade" if report.command == "upgrade" else _command(report)
         yield Line(f"once mended: {command} --failed")

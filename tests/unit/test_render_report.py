@@ -101,6 +101,16 @@ def test_an_open_run_ends_with_the_command_to_go_on() -> None:
     assert unknown.endswith("to go on: orchestrate upgrade r007, for the targets that are left")
 
 
+def test_what_a_dead_server_put_off_is_not_left_out_of_what_to_type() -> None:
+    put_off = job("globex").outcome(Status.DEFERRED)
+
+    known = text(report(failed("acme"), put_off, status=RunStatus.FAILED), again="orchestrate upgrade -l region=eu")
+    unknown = text(report(failed("acme"), put_off, status=RunStatus.FAILED))
+
+    assert known.endswith("once mended: orchestrate upgrade -l region=eu")
+    assert unknown.endswith("once mended: orchestrate upgrade r007, for the targets that are left")
+
+
 @pytest.mark.parametrize(
     ("revision", "open_end", "closed_end"),
     [
