@@ -22,6 +22,7 @@ def command(revision: str, targeting: options.Targeting, planning: options.Plann
     """Show what `upgrade REVISION` would do, and write nothing.
 
     Each distinct path is shown once, with the number of targets that take it. All targets unless told otherwise.
+    Exits 1 when a target cannot be read.
     """
     common = options.current()
     if sql and common.output is not Format.TEXT:
@@ -36,3 +37,4 @@ def command(revision: str, targeting: options.Targeting, planning: options.Plann
     for jobs, text in project.sql(plan):
         common.screen.data([Line(f"-- {line.text}") for line in path_lines(jobs, rolling.view(common))])
         common.screen.raw(text)
+    rolling.end_plan(plan)

@@ -19,7 +19,7 @@ from orchestrator.cli.render import FIRST_NAMES, counted, heads_text
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import closing_lines, report_lines
 from orchestrator.errors import ExitCode, OrchestratorError
-from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
+from orchestrator.outcomes import FAILING, Outcome, Reason, Report, RunStatus, Status
 from orchestrator.redaction import scrub
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ def show_plan(common: Common, plan: Plan) -> None:
         rows=[*jobs, *settled],
         lines=render_plan.plan_lines(plan, view(common)),
     )
+    end_plan(plan)
+
+
+def end_plan(plan: Plan) -> None:
+    """Exit as `status` does when a target could not be read: a plan without it is no promise for the fleet."""
+    if any(outcome.status in FAILING for outcome in plan.settled):
+        click.get_current_context().exit(ExitCode.FAILURES)
 
 
 def view(common: Common, again: str | None = None) -> View:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.diagnosis import Check, Verdict
 from orchestrator.outcomes import Status
 from orchestrator.standings import Standing
-from tests.unit.cli_fakes import PASSWORD, FakeProject, status_row, target
+from tests.unit.cli_fakes import PASSWORD, FakeProject, outcome, status_row, target
 from tests.unit.cli_runs import Invoke, invoke, project
 
 __all__ = ["invoke", "project"]
@@ -45,6 +45,17 @@ def test_the_answer_of_a_reading_command_goes_to_the_report_file_too(
     invoke("status", "--report", str(tmp_path / "s.json"))
 
     assert json.loads((tmp_path / "s.json").read_text())["format"] == "orchestrate.status/1"
+
+
+@pytest.mark.parametrize("words", [["plan"], ["plan", "--sql"], ["upgrade", "--all", "--dry-run"]])
+def test_a_plan_without_targets_that_cannot_be_read_ends_with_one(
+    invoke: Invoke, project: FakeProject, words: list[str]
+) -> None:
+    project.settled = (outcome("initech", Status.SKIPPED),)
+    assert invoke(*words).exit_code == 0
+
+    project.settled = (outcome("initech", Status.FAILED),)
+    assert invoke(*words).exit_code == 1
 
 
 def test_a_plan_as_text_json_and_sql(invoke: Invoke, project: FakeProject) -> None:
