@@ -40,9 +40,13 @@ _QUOTE = names.quoting(PGDialect)
 #: texts in which PostgreSQL quotes a value; elsewhere double quotes hold names
 _QUOTES_A_VALUE = re.compile(r"22...|P0...|XX...")
 
-#: statements of a revision that outlive their transaction and that we cannot undo by name
+#: what may stand before a statement, or before one in the body of a DO block
+_BEFORE = r"(?:^|;|\bBEGIN\b)(?:\s|--[^\n]*|/\*(?:[^*]|\*(?!/))*+\*/)*+"
+#: statements of a revision that outlive their transaction and that we cannot undo by name; our own lock is qualified
 _CHANGES_SESSION = re.compile(
-    r"(?:^|;)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|LISTEN\b|PREPARE\b)|set_config\s*\(", re.I
+    _BEFORE + r"(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|LISTEN\b|PREPARE\b)"
+    r"|set_config\s*\(|(?<!pg_catalog\.)\bpg_(?:try_)?advisory_lock",
+    re.IGNORECASE,
 )
 
 _SESSION = """

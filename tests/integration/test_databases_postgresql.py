@@ -109,14 +109,25 @@ def test_one_warm_connection_serves_schema_after_schema(database: URL, connectio
     assert len(pids) == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET datestyle TO 'German'",
+        "-- for old dumps\n/* * / */ SET datestyle TO 'German'",
+        "DO $$ BEGIN SET datestyle TO 'German'; END $$",
+        "SELECT set_config('datestyle', 'German', false)",
+        "SELECT pg_advisory_lock(42)",
+        "SELECT 1; PREPARE p AS SELECT 1",
+    ],
+)
 def test_a_session_that_a_revision_changed_is_not_given_to_the_next_tenant(
-    database: URL, connections: Connections
+    database: URL, connections: Connections, statement: str
 ) -> None:
     acme = schema_target(database, "acme")
     backend_of(acme).provision(acme)
     with connections.open(acme, application_name="a") as connection:
         pid = scalar(connection, "SELECT pg_backend_pid()")
-        run(connection, "SET datestyle TO 'German'")
+        run(connection, statement)
     with connections.open(acme, application_name="a") as connection:
         assert scalar(connection, "SELECT pg_backend_pid()") != pid
         assert scalar(connection, "SHOW datestyle").startswith("ISO")
