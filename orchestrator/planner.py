@@ -56,8 +56,11 @@ class Request:
 def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
     """Decide for each target whether there is a job, and settle it where there is none.
 
-    Raises `UsageError` for a relative revision over different starting points without `each`.
+    Raises `UsageError` for a relative revision over different starting points without `each`, and for a concurrency
+    that is none.
     """
+    if request.concurrency is not None and request.concurrency < 1:
+        raise UsageError(f"concurrency {request.concurrency} would run nothing; it is a number from 1 on")
     decided = [_decide(request, look, guide) for look in found]
     jobs = [item for item in decided if isinstance(item, Job)]
     _refuse_mixed_starts(request, found, jobs, guide)

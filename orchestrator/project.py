@@ -33,6 +33,7 @@ from orchestrator.tenants import Target
 
 #: a fleet this much smaller than in the last run is refused (DESIGN 6.2)
 SHRINK_TOLERANCE = 0.10
+_EXECUTORS = ("processes", "inline")
 #: runs that a `--failed` may look back to
 _CLOSED_OR_HALTED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.HALTED, RunStatus.ABORTED})
 
@@ -276,6 +277,8 @@ class Project:
         """
         fleet = self.registry
         registry.refuse_unconfirmed(fleet.environment, confirm, protected=fleet.protected, flag="confirm=")
+        if executor not in _EXECUTORS:
+            raise SettingsError(f"no executor `{executor}`; there are {', '.join(_EXECUTORS)}")
         started = time.monotonic()
         logs.configure(self.settings.log_file)
         who = operator or _operator()
@@ -425,14 +428,12 @@ def _executor(name: str, lanes: int, targets: dict[str, Target], settings: worke
     if name == "inline":
         worker.prepare(settings)
         return executors.InlineExecutor(lambda job: worker.run_job(job, targets[job.target], settings))
-    if name == "processes":
-        entry = executors.Entry(
-            prepare="orchestrator.worker:prepare_process",
-            run="orchestrator.worker:run_job",
-            finish="orchestrator.worker:finish",
-        )
-        return executors.ProcessExecutor(lanes=lanes, entry=entry, settings=settings, targets=targets)
-    raise SettingsError(f"no executor `{name}`; there are `processes` and `inline`")
+    entry = executors.Entry(
+        prepare="orchestrator.worker:prepare_process",
+        run="orchestrator.worker:run_job",
+        finish="orchestrator.worker:finish",
+    )
+    return executors.ProcessExecutor(lanes=lanes, entry=entry, settings=settings, targets=targets)
 
 
 def _report(run: Run, outcomes: tuple[Outcome, ...], waves: tuple[WaveSummary, ...], duration: float) -> Report:

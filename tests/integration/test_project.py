@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Project
-from orchestrator.errors import ExitCode, LedgerError, Refused, RegistryError, ScriptsError, TargetsFailed, UsageError
+from orchestrator.errors import (
+    ExitCode,
+    LedgerError,
+    Refused,
+    RegistryError,
+    ScriptsError,
+    SettingsError,
+    TargetsFailed,
+    UsageError,
+)
 from orchestrator.events import Event, RunHalted
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.plans import Command, Plan
@@ -273,6 +282,15 @@ def test_a_ledger_that_fails_at_the_very_end_costs_no_report(folder: Path, monke
     report = run(project, project.plan(), listeners=[events.append])
     assert (report.counts["upgraded"], report.exit_code) == (1, ExitCode.FAILURES)
     assert any(isinstance(event, RunHalted) and "disk is full" in event.text for event in events)
+
+
+def test_what_cannot_be_run_opens_no_run(folder: Path) -> None:
+    with fleet(folder, "a") as project:
+        with pytest.raises(SettingsError, match="no executor `threads`; there are processes, inline"):
+            project.run(project.plan(), executor="threads")
+        with pytest.raises(UsageError, match="concurrency 0"):
+            project.plan(concurrency=0)
+        assert project.ledger_if_any() is None
 
 
 def test_what_scripts_print_stays_off_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
