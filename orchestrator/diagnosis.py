@@ -66,7 +66,8 @@ def diagnose(project: Patient) -> list[Check]:
     for section in dict.fromkeys(target.section for target in project.registry.targets):
         checks.append(_tried(f"revisions [{section}]", functools.partial(_about_scripts, project, section)))
     checks.append(_tried("ledger", lambda: _about_ledger(project)))
-    checks.append(_about_size(project))
+    if checks[-1].verdict is not Verdict.FAILED:  # it knows how large the fleet was
+        checks.append(_about_size(project))
     checks.extend(_about_servers(project))
     return checks
 
@@ -80,7 +81,7 @@ def _tried(name: str, look: Callable[[], Check]) -> Check:
 
 def _about_registry(project: Patient) -> Check:
     fleet = project.registry
-    text = f"{len(fleet.tenants):,} tenants, {len(fleet.targets):,} targets"
+    text = f"tenants: {len(fleet.tenants):,}, targets: {len(fleet.targets):,}"
     notes = "; ".join(fleet.notes)
     return Check(name="tenants.yaml", verdict=Verdict.WARNING if notes else Verdict.OK, text=text, remedy=notes)
 

@@ -28,7 +28,7 @@ def command() -> None:
     Nothing is written. Exits 1 when a check failed.
     """
     common = options.current()
-    checks = options.open_project(common).doctor()
+    checks = options.open_records(common).doctor()  # a registry that is wrong is a finding, not an end
     rows = [
         {"name": check.name, "verdict": check.verdict.value, "text": check.text, "remedy": check.remedy}
         for check in checks

@@ -146,6 +146,15 @@ def test_the_doctors_findings_decide_its_exit_code(invoke: Invoke, project: Fake
     assert "-> start it" in result.stdout
 
 
+@pytest.mark.parametrize("words", [["doctor"], ["runs", "list"]])
+def test_what_is_asked_when_the_registry_is_wrong_does_not_need_it(
+    invoke: Invoke, project: FakeProject, words: list[str]
+) -> None:
+    del project.registry
+
+    assert invoke(*words).exit_code == 0
+
+
 def test_a_new_revision_prints_its_file(invoke: Invoke, project: FakeProject) -> None:
     result = invoke("revision", "-m", "add a table", "--head", "r007", "--splice")
 
