@@ -65,8 +65,8 @@ def diagnose(project: Patient) -> list[Check]:
         return checks
     for section in dict.fromkeys(target.section for target in project.registry.targets):
         checks.append(_tried(f"revisions [{section}]", functools.partial(_about_scripts, project, section)))
-    checks.append(_tried("ledger", lambda: _about_ledger(project)))
-    if checks[-1].verdict is not Verdict.FAILED:  # it knows how large the fleet was
+    checks.append(book := _tried("ledger", lambda: _about_ledger(project)))
+    if book.verdict is not Verdict.FAILED:  # it knows how large the fleet was
         checks.append(_about_size(project))
     checks.extend(_about_servers(project))
     return checks
