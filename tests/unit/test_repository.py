@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tomllib
 from pathlib import Path
 
 from tests import histories
@@ -21,3 +22,10 @@ def test_the_alembic_folder_does_not_shadow_the_library() -> None:
 def test_the_demo_env_is_the_documented_one() -> None:
     text = (ROOT / "alembic" / "env.py").read_text()
     assert text.split("target_metadata = None", 1)[1] == histories.ENV.split("target_metadata = None", 1)[1]
+
+
+def test_the_source_distribution_can_be_built_and_tested_as_a_clone_can() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"/tests", "/Makefile", "/constraints.txt"} <= set(packed)
+    assert [path for path in packed if not (ROOT / path.lstrip("/")).exists()] == []
