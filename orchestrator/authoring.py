@@ -44,6 +44,12 @@ def write_revision(scripts: Scripts, message: str, options: RevisionOptions, app
         return _paths(command.revision(_quiet(scripts.config), message=message, **options.keywords()))
 
 
+def template_needs_application(scripts: Scripts) -> bool:
+    """Whether script.py.mako uses Flask's `current_app`, as Flask-Migrate's template for several databases does."""
+    template = Path(scripts.directory.dir) / "script.py.mako"
+    return template.is_file() and "current_app" in template.read_text(encoding="utf-8")
+
+
 def autogenerate(scripts: Scripts, message: str, targets: Sequence[Target], options: RevisionOptions) -> list[Path]:
     """Write what differs between the models and one tenant; no file where nothing differs.
 

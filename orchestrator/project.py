@@ -350,7 +350,10 @@ class Project:
         """
         given = options or RevisionOptions()
         if not autogenerate:
-            return authoring.write_revision(self.scripts(self.settings.section), message, given, self._app())
+            scripts = self.scripts(self.settings.section)
+            # Only a template that needs the application is worth asking all sources for it.
+            app = self._app() if authoring.template_needs_application(scripts) else None
+            return authoring.write_revision(scripts, message, given, app)
         chosen = self.select(selection or Selection(everything=True))
         first = [target for target in chosen if target.tenant == chosen[0].tenant]
         written: list[Path] = []

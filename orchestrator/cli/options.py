@@ -91,7 +91,7 @@ def open_project(common: Common) -> Project:
 
 
 def open_records(common: Common) -> Project:
-    """The project for a command that needs its ledger only; the fleet is not read, so its sources may be down."""
+    """The project for a command that needs its ledger or scripts only; the fleet's sources may be down."""
     return click.get_current_context().with_resource(load_project(common))
 
 

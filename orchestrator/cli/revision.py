@@ -37,7 +37,7 @@ def command(message: str, *, autogenerate: bool, tenant: str | None, **chosen: s
     if tenant is not None and not autogenerate:
         raise UsageError("-t names the tenant that --autogenerate compares with: add --autogenerate or leave -t out")
     common = options.current()
-    project = options.open_project(common)
+    project = options.open_project(common) if autogenerate else options.open_records(common)
     paths = project.revise(
         message,
         autogenerate=autogenerate,

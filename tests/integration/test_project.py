@@ -339,6 +339,12 @@ def test_a_new_revision_file_is_written(folder: Path) -> None:
     assert "r004" in path.read_text()
 
 
+def test_an_empty_revision_is_written_while_the_fleet_cannot_be_read(folder: Path) -> None:
+    (folder / "tenants.yaml").write_text("version: 1\nsources: [{type: command, run: [/no/such/program]}]\n")
+    (path,) = Project.load(folder / "alembic.ini").revise("one more thing")
+    assert path.is_file()
+
+
 def test_autogenerate_needs_a_tenant_at_head(folder: Path) -> None:
     env = folder / "alembic" / "env.py"
     filtered = env.read_text().replace(
