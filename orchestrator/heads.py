@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import random
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 
 from orchestrator import databases
@@ -43,6 +43,8 @@ class _Server:
     """What we know about one server while looking."""
 
     waiting: collections.deque[_Group]
+    #: threads that may look into it at once
+    cap: int
     running: list[_Group] = dataclasses.field(default_factory=list)
     #: users that the server let in
     proved: set[str | None] = dataclasses.field(default_factory=set)
@@ -60,13 +62,16 @@ class _Server:
             return not self.running
         if group.user not in self.proved and any(other.user == group.user for other in self.running):
             return False
-        return len(self.running) < PER_SERVER
+        return len(self.running) < self.cap
 
 
-def read(targets: Sequence[Target], concurrency: int) -> list[Found]:
-    """What a look at each target found, in the order of the targets; writes nothing and takes no lock."""
+def read(targets: Sequence[Target], concurrency: int, server_caps: Mapping[str, int] | None = None) -> list[Found]:
+    """What a look at each target found, in the order of the targets; writes nothing and takes no lock.
+
+    `server_caps` lowers the number of looks into a server at once, by `Target.server`.
+    """
     found: dict[int, Found] = {}
-    servers = _servers(targets)
+    servers = _servers(targets, server_caps or {})
     with ThreadPoolExecutor(max_workers=max(1, concurrency), thread_name_prefix="heads") as pool:
         pending: dict[Future[list[Found]], _Group] = {}
         while True:
@@ -80,7 +85,7 @@ def read(targets: Sequence[Target], concurrency: int) -> list[Found]:
                 _settle(servers[group.server], group, future.result(), found)
 
 
-def _servers(targets: Sequence[Target]) -> dict[str, _Server]:
+def _servers(targets: Sequence[Target], server_caps: Mapping[str, int]) -> dict[str, _Server]:
     """Groups of targets by server, in the order in which they first appear."""
     members: dict[tuple[str, Hashable], list[int]] = {}
     for position, target in enumerate(targets):
@@ -93,7 +98,8 @@ def _servers(targets: Sequence[Target]) -> dict[str, _Server]:
             positions=tuple(positions),
             targets=tuple(targets[position] for position in positions),
         )
-        servers.setdefault(server, _Server(waiting=collections.deque())).waiting.append(group)
+        cap = min(PER_SERVER, server_caps.get(server, PER_SERVER))
+        servers.setdefault(server, _Server(waiting=collections.deque(), cap=cap)).waiting.append(group)
     return servers
 
 

@@ -151,7 +151,7 @@ class Project:
     def look(self, targets: Sequence[Target]) -> list[Found]:
         """Current heads of targets, read in bulk; writes nothing and takes no lock."""
         caps = {"*": AUTO_SERVER_CAP, **self.registry.server_caps}
-        return heads.read(targets, max(Strategy().jobs_at_once(), *caps.values()))
+        return heads.read(targets, max(Strategy().jobs_at_once(), *caps.values()), self.registry.server_caps)
 
     def status(self, selection: Selection | None = None) -> StatusReport:
         """Where each selected target stands, held against the heads of its scripts."""

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from orchestrator import heads
 from orchestrator.outcomes import FailureKind
-from orchestrator.plans import Condition
+from orchestrator.plans import Condition, Found
 from orchestrator.tenants import Target
 from tests.integration.database_targets import run, sqlite_target, target
 
@@ -167,3 +167,28 @@ def test_an_absent_database_does_not_stand_for_its_server(postgres_database: URL
         target("there", postgres_database),
     ]
     assert [each.condition for each in heads.read(fleet, 2)] == [Condition.ABSENT, Condition.EMPTY]
+
+
+@pytest.mark.parametrize("cap", [1, 2, None])
+def test_a_servers_cap_holds_for_looks_as_well(
+    postgres_url: URL, monkeypatch: pytest.MonkeyPatch, cap: int | None
+) -> None:
+    fleet = [target(f"t{number}", postgres_url.set(database=f"absent_{number}")) for number in range(24)]
+    now, most, gate = 0, 0, threading.Lock()
+    look = heads._look
+
+    def counted(group: heads._Group) -> list[Found]:
+        nonlocal now, most
+        with gate:
+            now += 1
+            most = max(most, now)
+        try:
+            return look(group)
+        finally:
+            with gate:
+                now -= 1
+
+    monkeypatch.setattr(heads, "_look", counted)
+    heads.read(fleet, 24, {} if cap is None else {fleet[0].server: cap})
+    assert most <= (cap or heads.PER_SERVER)
+    assert most > 1 or cap == 1
