@@ -1,22 +1,18 @@
+"""The rollout: order, bounds, records, budgets and dependencies."""
+
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
 
 from orchestrator import rollout
-from orchestrator.errors import ExitCode, LedgerError, OrchestratorError
-from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, WaveStarted
+from orchestrator.errors import ExitCode, LedgerError
+from orchestrator.events import Event, JobFinished, WaveStarted
 from orchestrator.outcomes import FailureKind, Outcome, Reason, RunStatus, Status
-from orchestrator.plans import Job, Plan
-from orchestrator.rollout import Conclusion, StopCause, StopSignal
+from orchestrator.plans import Job
 from orchestrator.testing import (
     MemoryLedger,
-    RecordingListener,
     ScriptedExecutor,
     a_failure,
     a_job,
@@ -24,88 +20,7 @@ from orchestrator.testing import (
     a_wave,
     an_outcome,
 )
-
-
-class Drive:
-    """A plan driven in a thread of its own, with every future in the test's hand."""
-
-    def __init__(self, plan: Plan, *, hold: bool = True, **script: Status | Outcome | Exception) -> None:
-        self.plan = plan
-        self.executor = ScriptedExecutor(script, hold=hold)
-        self.listener = RecordingListener()
-        self.ledger = MemoryLedger()
-        self.run = self.ledger.open_run(plan, operator="tester", fleet=10).id
-        self.stop = StopSignal()
-        self.conclusion: Conclusion | None = None
-        self.changed = threading.Condition()
-        self.thread = threading.Thread(target=self._drive, daemon=True)
-
-    def _drive(self) -> None:
-        self.conclusion = rollout.execute(
-            self.run,
-            self.plan,
-            self._submit,
-            self.ledger,
-            [self.listener, self._note],
-            self.stop,
-            cancel=lambda: self.executor.close(cancel=True),
-        )
-
-    def _submit(self, job: Job) -> Future[Outcome]:
-        future = self.executor.submit(job)
-        with self.changed:
-            self.changed.notify_all()
-        return future
-
-    def _note(self, event: Event) -> None:
-        with self.changed:
-            self.changed.notify_all()
-
-    def start(self) -> Drive:
-        self.thread.start()
-        return self
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        with self.changed:
-            assert self.changed.wait_for(holds, 20), (self.executor.in_flight, self.listener.names)
-
-    def in_flight(self, *targets: str) -> None:
-        """Wait until just these are in flight."""
-        self.until(lambda: self.executor.in_flight == targets)
-
-    def finish(self, target: str, script: Status | Outcome | None = None) -> None:
-        """End one job, and wait until the rollout has taken it in."""
-        self.executor.finish(target, script)
-        self.until(lambda: target in {event.outcome.target for event in self.finished})
-
-    @property
-    def finished(self) -> list[JobFinished]:
-        return [event for event in self.listener.events if isinstance(event, JobFinished)]
-
-    @property
-    def halts(self) -> list[RunHalted]:
-        return [event for event in self.listener.events if isinstance(event, RunHalted)]
-
-    def end(self) -> Conclusion:
-        if self.thread.ident is not None:
-            self.thread.join(20)
-        assert self.conclusion is not None
-        return self.conclusion
-
-
-def drive(plan: Plan, **script: Status | Outcome | Exception) -> Drive:
-    """Drive the plan to its end with an executor that answers inside `submit`, as the inline one does."""
-    driven = Drive(plan, hold=False, **script)
-    driven._drive()
-    return driven
-
-
-def statuses(conclusion: Conclusion) -> dict[str, str]:
-    return {outcome.target: outcome.status.value for outcome in conclusion.outcomes}
-
-
-def submitted(driven: Drive) -> list[str]:
-    return [job.target for job in driven.executor.submitted]
+from tests.unit.rollout_drives import BrokenLedger, Drive, drive, statuses, submitted
 
 
 class TestOrder:
@@ -253,24 +168,6 @@ class TestLedger:
         assert statuses(conclusion) == {"a": "upgraded"}
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
         assert [(halt.cause, halt.not_started) for halt in driven.halts] == [("ledger", 0)], "nobody knew why"
-
-
-class BrokenLedger(MemoryLedger):
-    """Cannot write the intent, or the outcome, of one target."""
-
-    def __init__(self, driven: Drive, *, start: str = "", record: str = "") -> None:
-        super().__init__(store=driven.ledger._store)
-        self._broken = (start, record)
-
-    def start(self, run: str, job: Job) -> int:
-        if job.target == self._broken[0]:
-            raise LedgerError("disk full")
-        return super().start(run, job)
-
-    def record(self, run: str, outcome: Outcome) -> None:
-        if outcome.target == self._broken[1]:
-            raise LedgerError("disk full")
-        super().record(run, outcome)
 
 
 class TestBudget:
@@ -446,219 +343,3 @@ class TestDependencies:
     def test_those_behind_a_target_that_halts_the_run_are_skipped_and_the_rest_not_started(self) -> None:
         plan = a_plan(a_wave("a", a_job("b", after=("a",)), "c", concurrency=1))
         assert statuses(drive(plan, a=Status.FAILED).end()) == {"a": "failed", "b": "skipped", "c": "not_started"}
-
-
-class TestStopping:
-    @pytest.mark.parametrize(("cause", "exit_code"), [(StopCause.INTERRUPTED, 130), (StopCause.TERMINATED, 143)])
-    def test_a_drain_lets_jobs_in_flight_finish(self, cause: StopCause, exit_code: int) -> None:
-        driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2), a_wave("d", name="later"))).start()
-        driven.in_flight("a", "b")
-        driven.stop.request(cause)
-        driven.until(lambda: bool(driven.halts))
-        driven.finish("a")
-        driven.finish("b")
-        conclusion = driven.end()
-        assert statuses(conclusion) == {"a": "upgraded", "b": "upgraded", "c": "not_started", "d": "not_started"}
-        assert (conclusion.status, conclusion.exit_code) == (RunStatus.INTERRUPTED, exit_code)
-        (halt,) = driven.halts
-        assert (halt.cause, halt.in_flight, halt.not_started) == ("interrupted", 2, 2)
-        assert conclusion.outcomes[3].reason is not None
-        assert conclusion.outcomes[3].reason.code == "interrupted"
-        assert [wave.status for wave in conclusion.waves] == ["interrupted", "not_started"]
-
-    def test_the_second_request_cancels_what_is_in_flight(self) -> None:
-        driven = Drive(a_plan(a_wave("a", "b", concurrency=1))).start()
-        driven.in_flight("a")
-        driven.stop.request()
-        driven.stop.request()
-        conclusion = driven.end()
-        assert driven.executor.cancelled
-        assert statuses(conclusion) == {"a": "lost", "b": "not_started"}
-        assert (conclusion.status, conclusion.exit_code) == (RunStatus.INTERRUPTED, 130)
-
-    def test_a_run_that_lost_its_last_jobs_to_a_stop_is_interrupted(self) -> None:
-        driven = Drive(a_plan("a")).start()
-        driven.in_flight("a")
-        driven.stop.now(StopCause.TERMINATED)
-        assert driven.end().exit_code is ExitCode.TERMINATED
-
-    def test_a_drain_that_finds_nothing_left_changes_nothing(self) -> None:
-        driven = Drive(a_plan("a")).start()
-        driven.in_flight("a")
-        driven.stop.drain()
-        driven.until(lambda: bool(driven.halts))
-        driven.finish("a")
-        assert driven.end().status is RunStatus.SUCCEEDED
-
-    def test_a_stop_before_the_start_starts_nothing(self) -> None:
-        driven = Drive(a_plan("a"))
-        driven.stop.drain()
-        driven._drive()
-        assert statuses(driven.end()) == {"a": "not_started"}
-        assert driven.listener.names == ["RunHalted"]
-
-    def test_a_cancel_that_fails_is_waited_out(self) -> None:
-        driven = Drive(a_plan("a"))
-
-        def close(*, cancel: bool = False) -> None:
-            raise RuntimeError("cannot cancel")
-
-        driven.executor.close = close  # type: ignore[method-assign]
-        driven.start()
-        driven.in_flight("a")
-        driven.stop.now()
-        driven.finish("a")
-        assert statuses(driven.end()) == {"a": "upgraded"}
-
-    def test_a_signal_handler_wakes_the_waiting_rollout(self) -> None:
-        driven = Drive(a_plan(a_wave("a", "b", concurrency=1)))
-        before = signal.signal(signal.SIGTERM, lambda number, frame: driven.stop.request(StopCause.TERMINATED))
-
-        def interrupt() -> None:
-            driven.in_flight("a")
-            os.kill(os.getpid(), signal.SIGTERM)
-            driven.until(lambda: bool(driven.halts))
-            driven.executor.finish("a")
-
-        helper = threading.Thread(target=interrupt)
-        helper.start()
-        try:
-            driven._drive()  # in the main thread, where Python runs signal handlers
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            helper.join()
-        assert driven.end().exit_code is ExitCode.TERMINATED
-
-    def test_ctrl_c_without_a_handler_drains_as_well(self) -> None:
-        driven = Drive(a_plan(a_wave("a", "b", concurrency=1)))
-
-        def interrupt() -> None:
-            driven.in_flight("a")
-            os.kill(os.getpid(), signal.SIGINT)
-            driven.until(lambda: bool(driven.halts))
-            driven.executor.finish("a")
-
-        helper = threading.Thread(target=interrupt)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        helper.start()
-        try:
-            driven._drive()
-        finally:
-            signal.signal(signal.SIGINT, before)
-            helper.join()
-        assert driven.end().exit_code is ExitCode.INTERRUPTED
-
-    def test_the_handler_of_the_program_is_kept(self) -> None:
-        def own(number: int, frame: object) -> None:
-            pass
-
-        for handler in (own, signal.default_int_handler):
-            before = signal.signal(signal.SIGINT, handler)
-            try:
-                drive(a_plan("a"))
-                assert signal.getsignal(signal.SIGINT) is handler
-            finally:
-                signal.signal(signal.SIGINT, before)
-
-
-class TestMisbehaviour:
-    def test_a_listener_that_raises_stops_nobody(self, caplog: pytest.LogCaptureFixture) -> None:
-        plan = a_plan("a", "b")
-        ledger = MemoryLedger()
-        run = ledger.open_run(plan, operator="tester", fleet=2).id
-        recording = RecordingListener()
-
-        def broken(event: Event) -> None:
-            raise RuntimeError("cannot draw")
-
-        conclusion = rollout.execute(run, plan, ScriptedExecutor().submit, ledger, [broken, recording])
-        assert conclusion.exit_code is ExitCode.OK
-        assert recording.names.count("JobFinished") == 2
-        assert "a listener failed on JobStarted" in caplog.text
-
-    def test_a_future_that_raises_is_a_lost_job(self) -> None:
-        plan = a_plan(a_wave("a", "b", concurrency=1), max_failures=1)
-        conclusion = drive(plan, a=RuntimeError("s3cret")).end()
-        assert statuses(conclusion) == {"a": "lost", "b": "upgraded"}
-        assert conclusion.outcomes[0].failure is not None
-        assert conclusion.outcomes[0].failure.kind is FailureKind.AMBIGUOUS
-        assert "s3cret" not in str(conclusion)
-
-    @pytest.mark.parametrize("limit", [0, 5, None])
-    def test_an_executor_that_cannot_run_jobs_halts_the_run(self, limit: int | None) -> None:
-        error = OrchestratorError("a worker process cannot start: no module named env")
-        driven = drive(a_plan(a_wave("a", "b", concurrency=1), max_failures=limit), a=error)
-        conclusion = driven.end()
-        assert statuses(conclusion) == {"a": "failed", "b": "not_started"}
-        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
-        assert conclusion.error is error
-        assert [(halt.cause, halt.not_started) for halt in driven.halts] == [("run_level", 1)]
-
-    def test_a_submit_that_raises_is_the_jobs_own_outcome(self) -> None:
-        driven = Drive(a_plan("a"), hold=False)
-
-        def submit(job: Job) -> Future[Outcome]:
-            raise RuntimeError("no")
-
-        conclusion = rollout.execute(driven.run, driven.plan, submit, driven.ledger)
-        assert statuses(conclusion) == {"a": "lost"}
-
-    def test_jobs_are_told_before_they_are_submitted(self) -> None:
-        driven = drive(a_plan("a"))
-        started = [event for event in driven.listener.events if isinstance(event, JobStarted)]
-        assert [event.job for event in started] == driven.executor.submitted
-
-
-def _skipped(code: str) -> Outcome:
-    return an_outcome("a", Status.SKIPPED, reason=Reason(code=code, text=""))
-
-
-class TestExitCode:
-    def test_a_pooler_refuses_the_run_unless_something_else_failed_as_well(self) -> None:
-        plan = a_plan(a_wave("a", "b", "c", concurrency=1))
-        behind = an_outcome("a", Status.FAILED, failure=a_failure(FailureKind.RUN, code="pooler"))
-        conclusion = drive(plan, a=behind).end()
-        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.REFUSED)
-        lenient = a_plan(a_wave("a", "b", "c", concurrency=1), max_failures=None)
-        assert drive(lenient, a=behind, b=Status.FAILED).end().exit_code is ExitCode.FAILURES
-
-    @pytest.mark.parametrize(
-        ("outcome", "exit_code", "status"),
-        [
-            (an_outcome("a"), 0, "succeeded"),
-            (an_outcome("a", Status.DOWNGRADED), 0, "succeeded"),
-            (an_outcome("a", Status.STAMPED), 0, "succeeded"),
-            (an_outcome("a", Status.UNCHANGED), 0, "succeeded"),
-            (_skipped("quarantined"), 0, "succeeded"),
-            (_skipped("suspended"), 0, "succeeded"),
-            (_skipped("past"), 0, "succeeded"),
-            (_skipped("unknown_revision"), 1, "failed"),
-            (_skipped("unversioned"), 1, "failed"),
-            (_skipped("dependency_failed"), 1, "failed"),
-            (_skipped("something new"), 1, "failed"),
-            (an_outcome("a", Status.SKIPPED), 1, "failed"),
-            (an_outcome("a", Status.FAILED), 1, "failed"),
-            (an_outcome("a", Status.LOST), 1, "failed"),
-            (an_outcome("a", Status.NOT_PROVISIONED), 1, "failed"),
-            (an_outcome("a", Status.DEFERRED), 4, "paused"),
-        ],
-        ids=lambda value: str(getattr(value, "status", value)),
-    )
-    @pytest.mark.parametrize("settled", [False, True])
-    def test_of_one_outcome(self, outcome: Outcome, exit_code: int, status: str, settled: bool) -> None:
-        plan = a_plan(settled=[outcome]) if settled else a_plan("a")
-        conclusion = drive(plan, **({} if settled else {"a": outcome})).end()
-        assert (conclusion.exit_code, conclusion.status) == (exit_code, status)
-
-    def test_targets_ahead_of_the_code_are_fine_when_allowed(self) -> None:
-        plan = a_plan("b", settled=[_skipped("unknown_revision")], allow_ahead=True)
-        assert drive(plan).end().exit_code is ExitCode.OK
-
-    def test_a_failure_outweighs_a_deferral(self) -> None:
-        plan = a_plan("a", "b", max_failures=None)
-        assert drive(plan, a=Status.DEFERRED, b=Status.FAILED).end().exit_code is ExitCode.FAILURES
-
-    def test_a_deferral_outweighs_a_success(self) -> None:
-        conclusion = drive(a_plan("a", "b"), a=Status.DEFERRED).end()
-        assert conclusion.exit_code is ExitCode.PAUSED
-        assert [wave.status for wave in conclusion.waves] == ["deferred"]
