@@ -399,9 +399,10 @@ def _comma_separated(text: str | None) -> tuple[str, ...]:
 
 
 def _sentence(failure: Failure) -> str:
-    code = f" {failure.code}" if failure.code else ""
-    advice = f"; {failure.advice}" if failure.advice else ""
-    return f"{failure.type}{code}: {failure.message}{advice}"
+    """Advice goes with a known code; what else there is to say, whoever types `alembic` has in the message."""
+    if failure.code is None:
+        return f"{failure.type}: {failure.message}"
+    return f"{failure.type} {failure.code}: {failure.message.rstrip('.')}; {failure.advice}"
 
 
 def _tell(text: str) -> None:

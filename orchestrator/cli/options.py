@@ -186,6 +186,9 @@ class Targeting:
     def selection(self, project: Project) -> Selection:
         """The flags with names from files and from the ledger filled in."""
         failed = project.failed_targets(self.failed_in) if self.failed or self.failed_in else None
+        if failed == ():
+            run = f"run {self.failed_in}" if self.failed_in else "the latest finished run"
+            raise UsageError(f"no target failed in {run}; name others with --all, -t NAME or -l SELECTOR")
         return deferred.selectors.Selection(
             everything=self.everything,
             names=_split(self.tenants),

@@ -74,6 +74,18 @@ def test_targeting_flags_become_one_selection(
     assert project.planned["selection"] == expected
 
 
+def test_a_run_without_failures_is_named_as_such(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "failed_targets", lambda run: ())
+
+    for words, run in ((["--failed"], "the latest finished run"), (["--failed-in", "r-1"], "run r-1")):
+        result = invoke("upgrade", *words)
+        assert result.exit_code == 2
+        assert f"no target failed in {run}" in result.stderr
+    assert not project.ran
+
+
 def test_names_come_from_a_file_or_standard_input(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
     file = tmp_path / "names"
     file.write_text("# today\nacme\n\n  globex  \n")
