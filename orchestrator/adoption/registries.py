@@ -18,6 +18,7 @@ _EXAMPLE = "example"
 
 _STARTER = """\
 # Who is in the fleet. `orchestrate tenants check` proves this file; `orchestrate status` shows where everyone is.
+# Runs and logs are kept in .orchestrate/ beside it: leave that folder out of version control.
 version: 1
 project: {project}
 environment: development
