@@ -335,6 +335,8 @@ def _of_section(selected: tuple[Target, ...], section: str) -> list[Target]:
     for target in chosen:
         if target not in active:
             _tell(f"{target.name}: left out, {target.tenant.state}: {target.tenant.reason or 'no reason given'}")
+    if not active:
+        raise UsageError("every selected target is left out; select others, or make their tenants active again")
     return active
 
 

@@ -12,7 +12,7 @@ from orchestrator.outcomes import Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
 from orchestrator.selectors import limited
 from orchestrator.strategy import AUTO_SERVER_CAP, Budget, Strategy
-from orchestrator.tenants import State, Target
+from orchestrator.tenants import Target
 
 #: the one wave of a plan without waves
 ONLY_WAVE = "all"
@@ -146,8 +146,7 @@ def _state_reason(target: Target) -> Reason:
         words.append(f"owner {tenant.owner}")
     if tenant.until:
         words.append(f"until {tenant.until.isoformat()}")
-    state = State.SUSPENDED if tenant.state is State.SUSPENDED else State.QUARANTINED
-    return Reason(code=state.value, text=", ".join(words))
+    return Reason(code=tenant.state.value, text=", ".join(words))
 
 
 def _absent_reason(target: Target) -> Reason:

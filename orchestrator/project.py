@@ -18,7 +18,7 @@ from orchestrator import authoring, executors, heads, ledger, logs, offline, pla
 from orchestrator.authoring import RevisionOptions
 from orchestrator.diagnosis import Check, diagnose
 from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError, UsageError
-from orchestrator.events import Event, Listener, RunFinished, RunHalted, RunStarted
+from orchestrator.events import Listener, RunFinished, RunHalted, RunStarted
 from orchestrator.ledger import Ledger, Run
 from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, WaveSummary
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
@@ -283,14 +283,14 @@ class Project:
         logs.configure(self.settings.log_file)
         who = operator or _operator()
         run = self.ledger.open_run(plan, operator=who, fleet=len(self.registry.targets))
-        _notify(listeners, RunStarted(run=run.id, plan=plan))
+        rollout.notify(listeners, RunStarted(run=run.id, plan=plan))
         with self._executor(executor, plan, run.id) as pool:
             conclusion = rollout.execute(
                 run.id, plan, pool.submit, self.ledger, listeners, stop, cancel=lambda: pool.close(cancel=True)
             )
         closed = self._close_run(run, conclusion, listeners)
         report = _report(closed, conclusion.outcomes, conclusion.waves, time.monotonic() - started)
-        _notify(listeners, RunFinished(report=report))
+        rollout.notify(listeners, RunFinished(report=report))
         return report
 
     def report(self, run: str | None = None) -> Report:
@@ -329,7 +329,7 @@ class Project:
         except LedgerError as error:
             if conclusion.error is None:
                 text = f"the end of the run could not be written down: {error}"
-                _notify(listeners, RunHalted(cause="ledger", text=text, in_flight=0, not_started=0))
+                rollout.notify(listeners, RunHalted(cause="ledger", text=text, in_flight=0, not_started=0))
                 status = RunStatus.FAILED if status is RunStatus.SUCCEEDED else status
                 exit_code = exit_code or ExitCode.FAILURES
             return dataclasses.replace(run, status=status, exit_code=exit_code)
@@ -457,11 +457,6 @@ def _report(run: Run, outcomes: tuple[Outcome, ...], waves: tuple[WaveSummary, .
         waves=waves,
         outcomes=outcomes,
     )
-
-
-def _notify(listeners: Sequence[Listener], event: Event) -> None:
-    """Tell every listener; rollout does the same while the run is on."""
-    rollout.notify(listeners, event)
 
 
 def _selection(tenants: Iterable[str] | None, selector: str | None) -> Selection:

@@ -46,11 +46,15 @@ class Selection:
 
 
 class Named(Protocol):
-    """Anything with the name of a target."""
+    """Anything with the name of a target, and the names of those that must be done first."""
 
     @property
     def name(self) -> str:
         """Name of the target."""
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Names of targets that must be done first."""
 
 
 #: wrong names that one message tells
@@ -91,13 +95,25 @@ def select(targets: Sequence[Target], selection: Selection) -> tuple[Target, ...
 def limited(items: Sequence[N], limit: str | None) -> tuple[N, ...]:
     """The first `N` or `N%` of the items by a hash of their names, at least one of them, in their own order.
 
-    Given what is due, the same limit makes progress each time: those that are done are not due any more.
+    Given what is due, the same limit makes progress each time: those that are done are not due any more. An item comes
+    behind those of its `after` that are due as well, so that none is chosen before its turn.
     """
     if limit is None:
         return tuple(items)
-    chosen = sorted(items, key=lambda item: stable_hash(item.name))[: _count_of(limit, len(items))]
-    names = {item.name for item in chosen}
-    return tuple(item for item in items if item.name in names)
+    by_name = {item.name: item for item in items}
+    turns: dict[str, None] = {}
+    for item in sorted(items, key=lambda item: stable_hash(item.name)):
+        _take_turn(item, by_name, turns, frozenset())
+    chosen = set(list(turns)[: _count_of(limit, len(items))])
+    return tuple(item for item in items if item.name in chosen)
+
+
+def _take_turn(item: N, by_name: Mapping[str, N], turns: dict[str, None], waiting: frozenset[str]) -> None:
+    """Put the item behind those that must be done first; a circle, which the registry refuses, is cut."""
+    for name in item.after:
+        if name in by_name and name not in turns and name not in waiting:
+            _take_turn(by_name[name], by_name, turns, waiting | {item.name})
+    turns.setdefault(item.name)
 
 
 def stable_hash(name: str) -> bytes:

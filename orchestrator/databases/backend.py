@@ -70,6 +70,3 @@ class Backend(Protocol):
 
     def offline_heading(self, target: Target) -> str:
         """SQL or client commands that make a script of `--sql` land in the target."""
-
-    def identifier_problem(self, name: str) -> str | None:
-        """Why a name cannot be a database or schema here, None when it can."""

@@ -24,7 +24,6 @@ from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
 
-_NAME_CHARACTERS = 64
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 #: connection attributes may be longer, but who reads them is a person
 _PROGRAM_CHARACTERS = 63
@@ -183,18 +182,6 @@ class MySQL:
     def offline_heading(self, target: Target) -> str:
         """`USE`."""
         return f"USE {_QUOTE(target.url.database or '')};"
-
-    def identifier_problem(self, name: str) -> str | None:
-        """64 characters, of the basic plane."""
-        if len(name) > _NAME_CHARACTERS:
-            return f"is {len(name)} characters long; MySQL and MariaDB take {_NAME_CHARACTERS}"
-        if name.endswith(" "):
-            return "ends with a space"
-        if any(ord(character) > 0xFFFF for character in name):
-            return "holds a character beyond U+FFFF"
-        if name.lower() in _SYSTEM:
-            return "is one of the server's own databases"
-        return names.character_problem(name)
 
 
 BACKEND = MySQL()

@@ -223,15 +223,6 @@ class PostgreSQL:
             lines.append(f"SET ROLE {_QUOTE(target.role)};")
         return "\n".join(lines)
 
-    def identifier_problem(self, name: str) -> str | None:
-        """63 bytes: the server cuts longer names without a word."""
-        size = len(name.encode(errors="replace"))
-        if size > _NAME_BYTES:
-            return f"is {size} bytes long; PostgreSQL cuts names after {_NAME_BYTES}"
-        if name.lower().startswith("pg_") or name.lower() == "information_schema":
-            return "is reserved for PostgreSQL's own schemas"
-        return names.character_problem(name)
-
 
 BACKEND = PostgreSQL()
 

@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestrator.databases import faults, names
+from orchestrator.databases import faults
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import BrokenReferences, TargetAbsent
@@ -142,10 +142,6 @@ class SQLite:
         """A script for SQLite is run on a file; say on which."""
         name = (target.url.database or _MEMORY).replace("\n", " ").replace("\r", " ")
         return f"-- file {name}"
-
-    def identifier_problem(self, name: str) -> str | None:
-        """A part of a file name."""
-        return names.character_problem(name)
 
 
 BACKEND = SQLite()

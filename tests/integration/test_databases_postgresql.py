@@ -354,11 +354,8 @@ def test_a_database_of_its_own_searches_further_schemas_after_what_the_server_sa
     assert scalar(admin, heading) == '"$user", public, "ext""ra", "public"'
 
 
-def test_names_and_headings() -> None:
+def test_headings() -> None:
     acme = target("acme", "postgresql+psycopg://u@h/db", schema='te"n', search_path=("public",), role="m")
     backend = backend_of(acme)
     assert backend.offline_heading(acme) == 'SET search_path TO "te""n", "public";\nSET ROLE "m";'
     assert backend.offline_heading(target("b", "postgresql+psycopg://u@h/my%25db")) == '\\connect "my%db"'
-    assert backend.identifier_problem("tenant_acme") is None
-    for wrong in ("", "ä" * 32, "pg_temp", "a\0b", "a\nb", "information_schema"):
-        assert backend.identifier_problem(wrong) is not None

@@ -259,7 +259,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_what_follows_is_not(
     assert (failure.code, "timeouts.statement" in failure.advice) == ("9", True)
 
 
-def test_places_headings_and_names(tmp_path: Path) -> None:
+def test_places_and_headings(tmp_path: Path) -> None:
     for name in ("a.db", "b.db"):
         script(tmp_path / name, FAMILY)
     (tmp_path / "c.db").write_text("no database, but a text that is long enough")
@@ -268,5 +268,3 @@ def test_places_headings_and_names(tmp_path: Path) -> None:
     assert backend.places(acme.url, {}, schemas=False) == [str(tmp_path / "a.db"), str(tmp_path / "b.db")]
     assert backend.places(acme.url, {}, schemas=True) == []
     assert backend.offline_heading(acme) == f"-- file {tmp_path / 'a.db'}"
-    assert backend.identifier_problem("anything goes") is None
-    assert backend.identifier_problem("a\0b") is not None

@@ -6,6 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
 
 from orchestrator import Project
 from orchestrator.errors import (
@@ -312,6 +315,14 @@ def test_what_scripts_print_stays_off_standard_output(folder: Path, capsys: pyte
     printed = capsys.readouterr()
     assert printed.out == ""
     assert all(what in printed.err for what in ("loud file", "loud env", "loud step"))
+
+
+def test_a_hand_is_told_when_every_target_is_left_out(folder: Path) -> None:
+    fleet(folder, more="  gone: {state: suspended, reason: unpaid}\n")
+    config = Config(folder / "alembic.ini")
+    for run_by_hand in (command.check, command.current, lambda config: command.upgrade(config, "head")):
+        with pytest.raises(CommandError, match="every selected target is left out"):
+            run_by_hand(config)
 
 
 def test_events_come_in_order(folder: Path) -> None:

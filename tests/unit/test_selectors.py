@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import itertools
 import random
@@ -166,6 +167,19 @@ def test_a_limit_is_stable_and_makes_progress() -> None:
         chosen = {one.name for one in limited(due, "30")}
         assert len(chosen) == min(30, len(due))
         seen |= chosen
+
+
+def test_a_limit_chooses_none_before_its_turn() -> None:
+    fleet = [
+        dataclasses.replace(target(f"t{number}"), after=(f"t{number - 1}",) if number % 4 else ())
+        for number in range(40)
+    ]
+    done: set[str] = set()
+    while due := [one for one in fleet if one.name not in done]:
+        chosen = {one.name for one in limited(due, "3")}
+        assert len(chosen) == min(3, len(due))
+        assert all(set(one.after) <= chosen | done for one in due if one.name in chosen)
+        done |= chosen
 
 
 def test_a_limit_keeps_at_least_one_and_at_most_all() -> None:
