@@ -55,8 +55,18 @@ class Refused(OrchestratorError):  # noqa: N818 - a refusal is not a mistake of 
     exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
 
 
+class LeaseHeld(Refused):
+    """Another run of the same project and environment is live."""
+
+
 class LedgerError(OrchestratorError):
     """The ledger cannot be opened, read or written."""
+
+
+class LeaseLost(LedgerError):  # noqa: N818 - named for what it says
+    """Another runner took the lease over: this one must write nothing more."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
 
 
 class TargetsFailed(OrchestratorError):  # noqa: N818 - named for what it reports

@@ -53,6 +53,19 @@ class JobStarted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobDeferred:
+    """A try ended without a result, and the job went back to the queue; the ledger holds the try."""
+
+    outcome: Outcome
+    #: seconds until it may be tried again
+    delay_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return {"outcome": self.outcome.to_json(), "delay_s": self.delay_s}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished:
     """A job has an outcome, and the ledger holds it."""
 
@@ -89,7 +102,7 @@ class RunFinished:
         return {"report": {**self.report.to_json(), "outcomes": []}}
 
 
-Event: TypeAlias = RunStarted | WaveStarted | JobStarted | JobFinished | RunHalted | RunFinished
+Event: TypeAlias = RunStarted | WaveStarted | JobStarted | JobDeferred | JobFinished | RunHalted | RunFinished
 Listener: TypeAlias = Callable[[Event], None]
 
 

@@ -71,7 +71,8 @@ class Reason:
     """Why a target was left as it is: a code for tools, a sentence for people."""
 
     #: `at_head`, `past`, `unknown_revision`, `unversioned`, `quarantined`, `suspended`, `dependency_failed`,
-    #: `absent`, `server_down`, `halted`, `interrupted`, `concurrent`
+    #: `absent`, `server_down`, `crowded`, `retrying`, `halted`, `interrupted`, `concurrent`, `verified`, `moved`,
+    #: `unregistered`, `superseded`, `aborted`, `observed`
     code: str
     text: str
 
@@ -96,6 +97,8 @@ class Failure:
     advice: str = ""
     #: equal for failures with one cause, whatever the target is called
     fingerprint: str = ""
+    #: the server has no room for another connection: fewer jobs at once would do; known to the run only
+    crowded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As in the report."""

@@ -84,6 +84,7 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         settled=tuple(item for item in decided if isinstance(item, Outcome)),
         max_failures=None if request.keep_going else budget.of(len(jobs)),
         server_caps={"*": AUTO_SERVER_CAP, **request.server_caps},
+        retries=strategy.retries,
         allow_ahead=request.allow_ahead,
         notes=_notes(strategy),
     )

@@ -21,6 +21,8 @@ class Command(enum.StrEnum):
     UPGRADE = "upgrade"
     DOWNGRADE = "downgrade"
     STAMP = "stamp"
+    #: only reads: writes into the ledger what the version tables say
+    RECONCILE = "reconcile"
 
 
 class Condition(enum.StrEnum):
@@ -85,16 +87,46 @@ class Job:
     after: tuple[str, ...] = ()
     #: create the database or schema first
     provision: bool = False
+    #: an earlier try of this run may have done it, wholly or in part; no part of the plan
+    resumed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As in a plan."""
         data = dataclasses.asdict(self)
+        del data["resumed"]
         return {**data, "labels": dict(self.labels), "command": self.command.value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Job:
+        """Undo `to_json`."""
+        lists = {name: tuple(data[name]) for name in ("found", "wanted", "path", "after")}
+        return cls(**{**data, **lists, "command": Command(data["command"])})
 
     def outcome(self, status: Status, **fields: Any) -> Outcome:
         """What happened to this job: the job's own fields, the status, and whatever else is known."""
         same = ("target", "tenant", "database", "schema", "labels", "server", "wave", "found", "wanted")
         return Outcome(**{**{name: getattr(self, name) for name in same}, "status": status, **fields})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How long a run waits before it tries a job again."""
+
+    #: seconds before each further try of a job that met a passing fault: a lock, a deadlock
+    busy: tuple[float, ...] = (60.0, 300.0, 900.0)
+    #: seconds before each probe of a server that is down
+    server: tuple[float, ...] = (5.0, 10.0, 15.0, 30.0)
+    #: further tries of a job whose worker died, or whose connection was lost with nothing known
+    lost: int = 2
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        return {"busy": list(self.busy), "server": list(self.server), "lost": self.lost}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Retries:
+        """Undo `to_json`."""
+        return cls(busy=tuple(data["busy"]), server=tuple(data["server"]), lost=data["lost"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +139,20 @@ class Wave:
     concurrency: int
     #: the wave halts the run when its failures exceed this; None lifts it
     max_failures: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        return {
+            "name": self.name,
+            "concurrency": self.concurrency,
+            "max_failures": self.max_failures,
+            "jobs": [job.to_json() for job in self.jobs],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Wave:
+        """Undo `to_json`."""
+        return cls(**{**data, "jobs": tuple(Job.from_json(job) for job in data["jobs"])})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +174,7 @@ class Plan:
     max_failures: int | None = 0
     #: most jobs in flight on each server; `*` for a server that is not named
     server_caps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    retries: Retries = dataclasses.field(default_factory=Retries)
     #: targets ahead of the code do not make the run fail
     allow_ahead: bool = False
     #: what the operator should know before it runs; no part of the digest
@@ -156,15 +203,21 @@ class Plan:
             "strategy": self.strategy,
             "max_failures": self.max_failures,
             "server_caps": dict(self.server_caps),
+            "retries": self.retries.to_json(),
             "allow_ahead": self.allow_ahead,
-            "waves": [
-                {
-                    "name": wave.name,
-                    "concurrency": wave.concurrency,
-                    "max_failures": wave.max_failures,
-                    "jobs": [job.to_json() for job in wave.jobs],
-                }
-                for wave in self.waves
-            ],
+            "waves": [wave.to_json() for wave in self.waves],
             "settled": [outcome.to_json() for outcome in self.settled],
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Undo `to_json`; the notes are lost. A plan of before there were retries has the usual ones."""
+        same = ("project", "environment", "asked", "strategy", "max_failures", "server_caps", "allow_ahead")
+        return cls(
+            **{name: data[name] for name in same},
+            command=Command(data["command"]),
+            revision=tuple(data["revision"]),
+            retries=Retries.from_json(data["retries"]) if "retries" in data else Retries(),
+            waves=tuple(Wave.from_json(wave) for wave in data["waves"]),
+            settled=tuple(Outcome.from_json(outcome) for outcome in data["settled"]),
+        )

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.plans import Retries
+
 #: jobs in flight on one server unless `servers:` says otherwise (DESIGN: "at most 8 per server")
 AUTO_SERVER_CAP = 8
 AUTO_JOBS_PER_CORE = 4
@@ -62,6 +64,7 @@ class Strategy:
     concurrency: int | None = None
     max_failures: Budget = Budget(count=0)
     waves: tuple[WaveRule, ...] = ()
+    retries: Retries = dataclasses.field(default_factory=Retries)
     #: keys that are checked now and act with rollouts by waves: strict, order_by, transaction, window, freeze, deadline
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

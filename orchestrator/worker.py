@@ -43,6 +43,8 @@ class WorkerSettings:
     log: Path
     #: Alembic's `-x key=value`
     x: tuple[str, ...] = ()
+    #: runs of this ledger whose server sessions are orphans by now, and may be ended where they hold a tenant lock
+    orphans: frozenset[str] = frozenset()
 
 
 def prepare(settings: WorkerSettings) -> None:
@@ -179,9 +181,10 @@ class Attempt:
             if isinstance(way, Reason):
                 moved.append(way)
                 return
+            journal = self._journal(context)
             for step in self.scripts.steps(self.job.command, way, heads):
                 self.revision = str(step.to_revisions[0] if step.is_upgrade else step.from_revisions[0])
-                with logs.bound(revision=self.revision):
+                with logs.bound(revision=self.revision), self._journalled(journal, self.revision):
                     yield step
                 self.ran.append(self.revision)
             self.revision = None
@@ -197,6 +200,16 @@ class Attempt:
         ):
             self.scripts.directory.run_env()
         return moved[0] if moved else None
+
+    def _journal(self, context: MigrationContext) -> databases.Journal:
+        assert context.connection is not None
+        return self.backend.journal(context.connection, self.target)
+
+    def _journalled(self, journal: databases.Journal, revision: str) -> contextlib.AbstractContextManager[None]:
+        """A stamp runs no statement of a revision."""
+        if self.job.command is Command.STAMP:
+            return contextlib.nullcontext()
+        return journal.revision(revision, file=self.scripts.file_digest(revision), direction=self.job.command.value)
 
     def _way_from(self, heads: Sequence[str], route: Route, context: MigrationContext) -> Route | Reason:
         """The way from what Alembic has read: not before that does a classic env.py, or SQLite, keep others out."""

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from sqlalchemy import URL, Connection
 
-from orchestrator.databases.backend import Backend
+from orchestrator.databases.backend import Backend, Journal, LockHolder
 from orchestrator.databases.connections import Connections, connection_key
 from orchestrator.databases.drivers import synchronous
 from orchestrator.databases.errors import (
     BrokenReferences,
     DriverMissing,
+    JournalMismatch,
     LockLost,
     PasswordUnavailable,
     PoolerInTheWay,
@@ -33,6 +34,9 @@ __all__ = [
     "BrokenReferences",
     "Connections",
     "DriverMissing",
+    "Journal",
+    "JournalMismatch",
+    "LockHolder",
     "LockLost",
     "PasswordUnavailable",
     "PoolerInTheWay",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine
@@ -10,6 +12,38 @@ from sqlalchemy import URL, Connection, Engine
 from orchestrator.outcomes import Failure
 from orchestrator.plans import Found
 from orchestrator.tenants import PasswordCommand, Target
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LockHolder:
+    """The server session that holds a tenant lock."""
+
+    #: process id on PostgreSQL, connection id on MySQL and MariaDB
+    pid: int
+    #: `orchestrate/<run>/<target>` for one of ours, empty when unknown
+    application: str = ""
+    user: str = ""
+
+    def __str__(self) -> str:
+        details = ", ".join(part for part in (self.application, self.user and f"user {self.user}") if part)
+        return f"pid {self.pid}" + (f" ({details})" if details else "")
+
+    @property
+    def run(self) -> str | None:
+        """The run whose session it is, None for somebody else's."""
+        program, _, rest = self.application.partition("/")
+        return rest.partition("/")[0] or None if program == "orchestrate" else None
+
+
+class Journal(Protocol):
+    """Keeps, in the target itself, what a revision in flight has done where a crash would not undo it."""
+
+    def revision(self, revision: str, *, file: str, direction: str) -> AbstractContextManager[None]:
+        """Run one revision under the journal, from before its first statement to after the commit of its version.
+
+        `file` is the SHA-256 of its file, `direction` `upgrade` or `downgrade`. Raises `JournalMismatch` before
+        anything runs when an earlier try of the revision left entries that this file cannot have made.
+        """
 
 
 class Backend(Protocol):
@@ -45,8 +79,14 @@ class Backend(Protocol):
     def unlock(self, connection: Connection, target: Target) -> bool:
         """Release the tenant lock; False when it was not ours any more. Leaves no transaction."""
 
-    def lock_holder(self, connection: Connection, target: Target) -> str | None:
-        """Who holds the tenant lock, fit to be shown; None when the server does not tell. Leaves no transaction."""
+    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
+        """Who holds the tenant lock; None when the server does not tell. Leaves no transaction."""
+
+    def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
+        """End the holder's server session and what it is doing; False when we may not or it is gone."""
+
+    def journal(self, connection: Connection, target: Target) -> Journal:
+        """What makes a revision that dies half-way continue where it stopped, on this very connection."""
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Keywords for Alembic's `context.configure` that this kind of database needs."""

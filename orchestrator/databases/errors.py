@@ -25,6 +25,10 @@ class BrokenReferences(OrchestratorError):  # noqa: N818 - named for what it say
     """A transaction would have left rows whose foreign key points at nothing; it was rolled back."""
 
 
+class JournalMismatch(OrchestratorError):  # noqa: N818 - named for what it says
+    """A revision stopped half-way, and what is left of it cannot be continued by the file that is here now."""
+
+
 class PasswordUnavailable(OrchestratorError):  # noqa: N818 - named for what it says
     """The command that should print a password did not."""
 

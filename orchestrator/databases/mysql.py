@@ -14,9 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.databases import faults, names
+from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import SchemaMismatch, TargetAbsent
+from orchestrator.databases.journals import NoJournal
 from orchestrator.databases.locks import lock_digest
 from orchestrator.databases.masks import mask_message
 from orchestrator.outcomes import Failure
@@ -101,14 +103,24 @@ class MySQL:
         """`RELEASE_LOCK`: 0 is somebody else's, NULL nobody's."""
         return bool(_ask(connection, _UNLOCK, name=_lock_name(target)) == 1)
 
-    def lock_holder(self, connection: Connection, target: Target) -> str | None:
+    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
         """Connection id and user, as far as we may see them."""
         holder = _ask(connection, _HOLDER, name=_lock_name(target))
         if holder is None:
             return None
         row = connection.execute(_PROCESS, {"id": holder}).first()
         connection.rollback()
-        return f"connection {holder}" + (f" (user {row[0]} from {row[1]})" if row else "")
+        return LockHolder(pid=holder, user=f"{row[0]} from {row[1]}" if row else "")
+
+    def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
+        """`KILL`: ends the statement and the session."""
+        connection.exec_driver_sql(f"KILL {int(holder.pid)}")
+        connection.rollback()
+        return True
+
+    def journal(self, connection: Connection, target: Target) -> Journal:
+        """What makes a revision that dies half-way continue where it stopped."""
+        return NoJournal()
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Alembic knows that DDL is not transactional here."""

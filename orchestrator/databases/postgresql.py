@@ -14,10 +14,12 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.databases import faults, names, postgresql_heads
+from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import PoolerInTheWay, SchemaMismatch, TargetAbsent
 from orchestrator.databases.faults import Fault
+from orchestrator.databases.journals import NoJournal
 from orchestrator.databases.locks import lock_digest
 from orchestrator.databases.masks import mask_message
 from orchestrator.outcomes import Failure, FailureKind
@@ -74,6 +76,7 @@ WHERE n.nspname = :schema AND NOT i.indisvalid AND c.relkind = 'i'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid)
 ORDER BY c.relname LIMIT 1
 """)
+_END = text("SELECT pg_catalog.pg_terminate_backend(:pid)")
 _SCHEMAS = (
     "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"
 )
@@ -139,15 +142,24 @@ class PostgreSQL:
         """`pg_advisory_unlock`."""
         return _ask(connection, _UNLOCK, key=_lock_key(target)) is True
 
-    def lock_holder(self, connection: Connection, target: Target) -> str | None:
+    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
         """Process id, application name and role, as far as we may see them."""
         key = _lock_key(target)
         row = connection.execute(_HOLDER, {"high": key >> 32, "low": key & 0xFFFFFFFF}).first()
         connection.rollback()
         if row is None:
             return None
-        details = [part for part in (row.application_name, row.usename and f"role {row.usename}") if part]
-        return f"pid {row.pid}" + (f" ({', '.join(details)})" if details else "")
+        return LockHolder(pid=row.pid, application=row.application_name or "", user=row.usename or "")
+
+    def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
+        """`pg_terminate_backend`."""
+        ended = connection.execute(_END, {"pid": holder.pid}).scalar()
+        connection.commit()
+        return ended is True
+
+    def journal(self, connection: Connection, target: Target) -> Journal:
+        """What makes a revision that dies half-way continue where it stopped."""
+        return NoJournal()
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Alembic knows that DDL is transactional here."""

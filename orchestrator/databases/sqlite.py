@@ -16,9 +16,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.databases import faults
+from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import BrokenReferences, TargetAbsent
+from orchestrator.databases.journals import NoJournal
 from orchestrator.outcomes import Failure
 from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
@@ -89,9 +91,17 @@ class SQLite:
         """The lock ended with the transaction."""
         return True
 
-    def lock_holder(self, connection: Connection, target: Target) -> str | None:
+    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
         """SQLite does not know."""
         return None
+
+    def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
+        """A file has no server sessions."""
+        return False
+
+    def journal(self, connection: Connection, target: Target) -> Journal:
+        """What makes a revision that dies half-way continue where it stopped."""
+        return NoJournal()
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """DDL is transactional here; Alembic thinks that it is not, since the driver used to commit before it."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.errors import ExitCode
 from orchestrator.outcomes import Outcome, RunStatus
 from orchestrator.plans import Command, Job, Plan
+
+#: a holder says so often that it lives, and is taken for dead after so long without
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +53,106 @@ class Attempt:
     outcome: Outcome | None = None
 
 
-class Ledger(Protocol):
-    """Where runs are written down. Every write is durable when the method returns; `LedgerError` when it cannot be."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds, or wants, the lease."""
 
-    def open_run(self, plan: Plan, *, operator: str, fleet: int, parent: str | None = None) -> Run:
-        """Write the run, its jobs and the outcomes that are settled already, before any work."""
+    #: `ann@build7`
+    operator: str
+    host: str
+    pid: int
+    #: names the process beyond doubt, also when its pid is used again; empty where the system does not tell
+    birth: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to run, for one project and environment; held by one process at a time, and kept by heartbeats."""
+
+    #: fencing number: each holder has a higher one, and writes under a lower one are refused
+    token: int
+    holder: Holder
+    #: the run that is live under it, None before there is one
+    run: str | None = None
+
+
+class StopRequest(enum.StrEnum):
+    """What somebody else asked a live run to do."""
+
+    #: start nothing more, let what is in flight finish
+    DRAIN = "drain"
+    #: cancel what is in flight as well
+    NOW = "now"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Who did what, and when; never changed and never removed."""
+
+    at: datetime.datetime
+    operator: str
+    host: str
+    #: the command: `upgrade`, `resume`, `abort`, `runs prune`
+    action: str
+    run: str | None = None
+    #: plain values, nothing secret
+    detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Ledger(Protocol):
+    """Where runs are written down. Every write is durable when the method returns; `LedgerError` when it cannot be.
+
+    Once a process has the lease, its writes to runs carry its fencing number: `LeaseLost` when another one has a
+    higher one. A run that is `running` in the tables without a live lease on it is told as `interrupted`.
+    """
+
+    def acquire(self, holder: Holder) -> Lease:
+        """Take the lease of this project and environment; raises `LeaseHeld` with who holds it while that one lives.
+
+        A holder that is dead for certain (its process on this machine is gone), or has not renewed for `LEASE_SECONDS`,
+        loses it. Where that cannot be known yet this waits until it is.
+        """
+
+    def renew(self, lease: Lease) -> StopRequest | None:
+        """Say that the holder lives; returns what was asked of it. Raises `LeaseLost`. May be called from a thread."""
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; nothing happens when it is another's already."""
+
+    def live(self) -> Lease | None:
+        """The lease as somebody alive holds it now, None when nobody does."""
+
+    def request_stop(self, run: str, request: StopRequest) -> bool:
+        """Ask the live runner of that run to stop; False when there is none."""
+
+    def note(self, holder: Holder, action: str, *, run: str | None = None, detail: Mapping[str, Any] = ...) -> None:
+        """Add one row to the audit table."""
+
+    def audit(self, limit: int = 50) -> Sequence[AuditEntry]:
+        """Rows of the audit table, latest first."""
+
+    def open_run(
+        self, plan: Plan, *, operator: str, fleet: int, parent: str | None = None, lease: Lease | None = None
+    ) -> Run:
+        """Write the run, its jobs and the outcomes that are settled already, before any work; live under the lease."""
+
+    def adopt_run(self, run: str, lease: Lease, *, reopen: bool = False) -> Run:
+        """Let later writes to a run of before stand under this lease; with `reopen` it is `running`, live, unended."""
+
+    def plan(self, run: str) -> Plan:
+        """The plan of a run as it was frozen."""
+
+    def open_runs(self) -> Sequence[Run]:
+        """Runs that are running, paused, interrupted or halted, latest first."""
+
+    def unsettled(self, run: str) -> Sequence[str]:
+        """Targets with an intent that no outcome followed, in the plan's order."""
+
+    def prune(self, *, keep: int = 0, before: datetime.datetime | None = None) -> Sequence[str]:
+        """Delete closed runs but the `keep` latest runs, those of before that moment only; returns their ids.
+
+        The latest run of all stays, as do runs that another run, which stays, has for its parent.
+        """
 
     def start(self, run: str, job: Job) -> int:
         """Write the intent to run a job; returns the number of this attempt, from 1."""

@@ -68,7 +68,7 @@ def test_the_tenant_lock_keeps_others_out_and_says_who_holds_it(
         holder = scalar(one, "SELECT CONNECTION_ID()")
         with databases.tenant_lock(one, acme, 1):
             assert not one.in_transaction()
-            with pytest.raises(TenantLocked, match=f"connection {holder} "), databases.tenant_lock(two, acme, 0.1):
+            with pytest.raises(TenantLocked, match=f"pid {holder} "), databases.tenant_lock(two, acme, 0.1):
                 pass
         with databases.tenant_lock(two, acme, 1):
             assert not two.in_transaction()

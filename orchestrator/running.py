@@ -1,0 +1,1 @@
+"""One live run: the lease, its heartbeat, the executor, the rollout, and how it is closed."""

@@ -1,0 +1,1 @@
+"""What can be done with recorded runs: resume, retry, roll back, abort, reconcile, prune."""
