@@ -18,11 +18,13 @@ class StopCause(enum.StrEnum):
     INTERRUPTED = "interrupted"
     #: SIGTERM
     TERMINATED = "terminated"
+    #: `orchestrate abort`, from another process
+    ABORTED = "aborted"
 
     @property
     def exit_code(self) -> ExitCode:
-        """130 or 143, as shells say it."""
-        return ExitCode.INTERRUPTED if self is StopCause.INTERRUPTED else ExitCode.TERMINATED
+        """130 or 143, as shells say it; 1 for a run that was aborted."""
+        return {"interrupted": ExitCode.INTERRUPTED, "terminated": ExitCode.TERMINATED}.get(self, ExitCode.FAILURES)
 
 
 class StopSignal:
