@@ -16,7 +16,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
-from orchestrator import classic, databases, logs
+from orchestrator import classic, databases, failpoints, logs
 from orchestrator.environment import HANDOVER, Handover, version_options
 from orchestrator.errors import EnvironmentError, ScriptsError  # noqa: A004 - Alembic's word
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
@@ -70,6 +70,7 @@ def run_job(job: Job, target: Target, settings: WorkerSettings) -> Outcome:
     """Bring the target to the job's revision. Total: every failure is an `Outcome`, no exception leaves here."""
     started = datetime.datetime.now(datetime.UTC)
     clock = time.perf_counter()
+    failpoints.hit("job.before")
     with logs.bound(run=settings.run, target=job.target):
         attempt = Attempt(job, target, settings)
         try:
@@ -78,6 +79,7 @@ def run_job(job: Job, target: Target, settings: WorkerSettings) -> Outcome:
             outcome = attempt.failed(error)
         except SystemExit as error:
             outcome = attempt.failed(RuntimeError(f"env.py or a revision called sys.exit({error.code})"))
+        failpoints.hit("job.after")
         _log(outcome)
     elapsed = (time.perf_counter() - clock) * 1000
     return dataclasses.replace(outcome, started_at=started, duration_ms=elapsed, attempts=1)

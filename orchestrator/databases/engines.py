@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
+from orchestrator import round_trips
 from orchestrator.databases.drivers import require_driver
 from orchestrator.databases.errors import TargetAbsent
 from orchestrator.databases.passwords import current_password, forget_password
@@ -56,6 +57,7 @@ def open_engine(
 ) -> Engine:
     """An engine that keeps one connection with `keep`, else none. The password never becomes part of a DSN string."""
     require_driver(access.url)
+    round_trips.pass_failpoints()
     pool: dict[str, Any] = (
         # More than one is open only while a second look at the same database is needed; none of those is kept.
         {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 8} if keep else {"poolclass": NullPool}

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from orchestrator import failpoints
 from orchestrator.databases import faults
 from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
@@ -229,7 +230,9 @@ def _begin_writing(connection: Connection) -> None:
         connection.info[_ENFORCED] = True
         driver.execute("PRAGMA foreign_keys = OFF")
     try:
+        failpoints.hit("begin.before")
         driver.execute("BEGIN IMMEDIATE")
+        failpoints.hit("begin.after")
         connection.info[_BROKEN] = _broken_references(driver)
     except sqlite3.Error:
         _restore_foreign_keys(connection)

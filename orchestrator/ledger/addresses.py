@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from orchestrator import round_trips
 from orchestrator.errors import LedgerError, SettingsError
 from orchestrator.tenants import server_of
 
@@ -71,6 +72,7 @@ def create_file(url: URL) -> None:
 
 def engine_for(url: URL) -> Engine:
     """An engine whose transactions on SQLite take the write lock when they begin."""
+    round_trips.pass_failpoints()
     try:
         engine = create_engine(url, connect_args=_connect_args(url), hide_parameters=True)
     except ModuleNotFoundError as error:
