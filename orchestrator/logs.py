@@ -41,6 +41,10 @@ class _Current:
     handler: logging.Handler | None = None
 
 
+#: set to 1 it keeps in the log, and nowhere else, what databases quote of their rows
+DETAIL_VARIABLE = "ORCHESTRATE_LOG_DETAIL"
+
+
 _current = _Current()
 
 
@@ -86,7 +90,10 @@ def bound(*, run: str | None = None, target: str | None = None, revision: str | 
 
 
 def read(path: Path, *, run: str | None = None, target: str | None = None) -> Iterator[dict[str, Any]]:
-    """Records of the log, oldest first, rotated files included; a line that is not whole is left out."""
+    """Records of the log, oldest first, rotated files included; a line that is not whole is left out.
+
+    Customer data that the log was told to keep stays in its file.
+    """
     wanted = {name: value for name, value in (("run", run), ("target", target)) if value is not None}
     # A search in the raw line spares most of the parsing in a log of many targets.
     marks = [f'"{name}": {json.dumps(value)}' for name, value in wanted.items()]
@@ -95,7 +102,7 @@ def read(path: Path, *, run: str | None = None, target: str | None = None) -> It
             for line in file:
                 record = _parsed(line) if all(mark in line for mark in marks) else None
                 if record is not None and all(record.get(name) == value for name, value in wanted.items()):
-                    yield record
+                    yield _without_detail(record)
 
 
 @contextlib.contextmanager
@@ -130,7 +137,11 @@ def capture_output() -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, without passwords and without the customer's data."""
+    """One JSON object a line, without passwords; without the customer's data too, unless `detail` keeps it."""
+
+    def __init__(self, *, detail: bool = False) -> None:
+        super().__init__()
+        self._shown = scrub if detail else shown
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line; plain fields given as `extra` come last."""
@@ -139,18 +150,21 @@ class JsonFormatter(logging.Formatter):
             "time": format_time(datetime.datetime.fromtimestamp(record.created, datetime.UTC)),
             "level": record.levelname,
             "logger": record.name,
-            "message": shown(_message(record)),
-            **{name: _plain(extra.pop(name, _bound.get({}).get(name))) for name in _CONTEXT},
+            "message": self._shown(_message(record)),
+            **{name: self._plain(extra.pop(name, _bound.get({}).get(name))) for name in _CONTEXT},
             "process": record.process,
         }
         if record.exc_info and record.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*record.exc_info))
-            fields["exception"] = {"type": record.exc_info[0].__name__, "traceback": shown(text)}
+            fields["exception"] = {"type": record.exc_info[0].__name__, "traceback": self._shown(text)}
         for name, value in extra.items():
             if name not in fields and (value is None or isinstance(value, str | int | float | bool)):
-                fields[name] = _plain(value)
+                fields[name] = self._plain(value)
         # ASCII only: no line separator of Unicode, and no half of a surrogate pair, can break the line.
         return json.dumps(fields)
+
+    def _plain(self, value: Any) -> Any:
+        return self._shown(value) if isinstance(value, str) else value
 
 
 #: lines of a driver's message that quote rows, and the lines that may follow them
@@ -183,7 +197,10 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args!r}"
 
 
-def _plain(value: Any) -> Any:
+def _without_detail(value: Any) -> Any:
+    """What was read from the log, fit to be shown."""
+    if isinstance(value, dict):
+        return {key: _without_detail(item) for key, item in value.items()}
     return shown(value) if isinstance(value, str) else value
 
 
@@ -217,7 +234,7 @@ def _file_handler(path: Path, max_bytes: int, backups: int) -> logging.Handler:
         chmod=0o600,
         lock_file_directory=str(_locks(path)),
     )
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(detail=os.environ.get(DETAIL_VARIABLE) == "1"))
     handler.handleError = _Complaint(path)  # type: ignore[method-assign]
     return handler
 

@@ -2,25 +2,147 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
 
+#: what stands where a secret stood
+MASK = "***"
+#: a shorter secret is part of too many words to be taken out of every text
+SHORTEST = 6
+#: what servers say themselves; whoever takes one of these for a password has no secret
+_WORDS = frozenset({"password", "postgres", "postgresql", "mariadb", "database", "secret", "server"})
+#: characters by which a text is searched for secrets
+_GRAM = 4
+
+_QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
+_KEY = r"[a-z0-9_-]*(?:password|passwd|passphrase|pwd|secret|token|api_?key)"
 _SQL_SECRET = re.compile(
     # Alembic's "Can't locate revision identified by 'x'" holds no secret.
-    r"(?i)(\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:WITH\s+\S+\s+)?(?:BY|AS))\s*(?:=\s*)?(?:\(\s*)?)"
-    r"(E?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|\$\w*\$.*?\$\w*\$)",
+    r"(?i)(\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:(?:WITH|VIA)\s+\S+\s+)?(?:BY|AS|USING))\s*(?:=\s*)?(?:\(\s*)?)"
+    r"([EN]?'(?:[^'\\]|''|\\.)*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|(?P<tag>\$\w*\$).*?(?:(?P=tag)|\Z))",
     re.DOTALL,
 )
 _URL_SECRET = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(\S*)@")
-_QUERY_SECRET = re.compile(r"(?i)\b((?:ssl)?password|pwd|passwd|secret|token)=([^\s&;]+)")
+#: a password with blanks shows where its URL ends only inside quotes
+_QUOTED_URL_SECRET = re.compile(
+    r"(?i)(?P<quote>['\"`])(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\n]*@(?=[^\n]*?(?P=quote))"
+)
+_PAIR_SECRET = re.compile(rf"(?i)\b({_KEY})(\s?=\s?)({_QUOTED}|\S+)", re.DOTALL)
+_ITEM_SECRET = re.compile(rf"(?i)((?P<quote>['\"]){_KEY}(?P=quote)\s*:\s*)({_QUOTED}|[^\s,}}]+)", re.DOTALL)
+_HEADER_SECRET = re.compile(r"(?i)(\bAuthorization\b['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bBearer\s+(?=\S*\d))[^\s'\"]+")
+#: what parsers say of a URL or DSN that they cut in the wrong place: a piece of the password may be in the quotes
+_PIECES = re.compile(
+    r"(?i)(missing \"=\" after |invalid percent-encoded token: |invalid integer value |invalid port number: "
+    r"|(?:missing|extra) key/value separator \"=\" in URI query parameter: |invalid URI query parameter: "
+    r"|invalid connection option |invalid literal for int\(\) with base 10: "
+    r"|port could not be cast to integer value as "
+    rf"|in URI \([^)]*\): |in percent-encoded value: )({_QUOTED})",
+    re.DOTALL,
+)
+_HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\n]*['\"])")
+
+
+class _Secrets:
+    """The secrets that this process works with, found by their first few characters."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self._forms: dict[str, list[str]] = {}
+
+    def clear(self) -> None:
+        self.known.clear()
+        self._forms.clear()
+
+    def add(self, secret: str) -> None:
+        self.known.add(secret)
+        for form in _forms(secret):
+            forms = self._forms.setdefault(form[:_GRAM], [])
+            if form not in forms:
+                forms.append(form)
+                forms.sort(key=len, reverse=True)
+
+    def hidden_in(self, text: str) -> str:
+        if not self._forms:
+            return text
+        grams = {text[start : start + _GRAM] for start in range(len(text) - _GRAM + 1)}
+        found = [form for gram in grams & self._forms.keys() for form in self._forms[gram] if form in text]
+        # The longest first: a form may be part of another one.
+        for form in sorted(found, key=len, reverse=True):
+            text = text.replace(form, MASK)
+        return text
+
+
+_secrets = _Secrets()
+
+
+def remember(*secrets: str | None) -> None:
+    """Take these out of every text that is scrubbed in this process from now on, however they are written there."""
+    for secret in secrets:
+        # Texts are cut to their first line here and there; so are secrets of several lines.
+        for part in {secret, *secret.splitlines()} if secret else ():
+            if len(part) >= SHORTEST and part.lower() not in _WORDS and part not in _secrets.known:
+                _secrets.add(part)
+
+
+def remember_arguments(arguments: Mapping[str, Any]) -> None:
+    """Remember what stands under the keys of a driver's arguments that name a secret."""
+    for key, value in arguments.items():
+        if isinstance(value, Mapping):
+            remember_arguments(value)
+        elif isinstance(value, str) and is_secretive(key):
+            remember(value)
+
+
+def is_secretive(name: str) -> bool:
+    """Whether a setting, an argument or a variable of that name holds a secret."""
+    return re.search(r"(?i)pass(?!ive|file|_?through)|pwd|secret|token|api_?key|credential", name) is not None
+
+
+def forget() -> None:
+    """Drop what was remembered."""
+    _secrets.clear()
 
 
 def scrub(text: str) -> str:
-    """The text with every password that SQL, a URL or a key=value pair could carry replaced by `***`."""
-    text = _SQL_SECRET.sub(r"\1'***'", text)
-    text = _URL_SECRET.sub(r"\1***@", text)
-    return _QUERY_SECRET.sub(r"\1=***", text)
+    """The text with `***` for the secrets of this process, and for what SQL, a URL or a pair shows as one."""
+    text = _secrets.hidden_in(text)
+    text = _SQL_SECRET.sub(rf"\1'{MASK}'", text)
+    text = _QUOTED_URL_SECRET.sub(rf"\g<quote>\g<head>{MASK}@", text)
+    text = _URL_SECRET.sub(rf"\1{MASK}@", text)
+    text = _ITEM_SECRET.sub(rf"\1{MASK}", text)
+    text = _PAIR_SECRET.sub(rf"\1\2{MASK}", text)
+    text = _HEADER_SECRET.sub(rf"\1{MASK}", text)
+    text = _PIECES.sub(rf"\1'{MASK}'", text)
+    return _HOST_WITH_PIECE.sub(rf"\1{MASK}@", text)
 
 
 def first_line(text: str) -> str:
     """The first line that says something; the lines after it (DETAIL, HINT, SQL) may hold customer data."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The secret as it may stand in a text: as it is, in a URL, in JSON, in a literal of Python or SQL."""
+    plain = [
+        secret,
+        quote(secret, safe=""),
+        quote(secret),
+        quote(secret, safe=" +"),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        ascii(secret)[1:-1],
+        repr(secret.encode(errors="replace"))[2:-1],
+        secret.replace("'", "''"),
+        secret.replace("\\", "\\\\"),
+        secret.strip(),
+        re.sub(r"\s+", " ", secret),
+    ]
+    for form in plain:
+        if len(form) >= _GRAM:
+            yield form
+            yield form.replace("%", "%%")  # doubled for a driver, or for alembic.ini

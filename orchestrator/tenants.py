@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from orchestrator.redaction import is_secretive, remember, remember_arguments
+
 
 class State(enum.StrEnum):
     """Whether a tenant takes part in runs."""
@@ -156,3 +158,13 @@ def server_of(url: URL) -> tuple[str, int]:
 
 def _first(value: str | tuple[str, ...] | None) -> str | None:
     return value[0] if isinstance(value, tuple) else value
+
+
+def keep_secret(url: URL, arguments: Mapping[str, Any] | None = None) -> None:
+    """Take the secrets of a URL, and of the driver's arguments that go with it, out of every text from now on."""
+    password = None if url.password is None else str(url.password)
+    # Nobody could read of a user or a database any more that is called like its password.
+    if password not in (url.username, url.host, url.database):
+        remember(password)
+    remember(*(_first(value) for key, value in url.query.items() if is_secretive(key)))
+    remember_arguments(arguments or {})

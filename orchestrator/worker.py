@@ -22,7 +22,7 @@ from orchestrator.errors import EnvironmentError, ScriptsError  # noqa: A004 - A
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Job, Route
 from orchestrator.revisions import Scripts, load_config
-from orchestrator.tenants import Target
+from orchestrator.tenants import Target, keep_secret
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def run_job(job: Job, target: Target, settings: WorkerSettings) -> Outcome:
     """Bring the target to the job's revision. Total: every failure is an `Outcome`, no exception leaves here."""
     started = datetime.datetime.now(datetime.UTC)
     clock = time.perf_counter()
+    keep_secret(target.url, target.connect_args)
     failpoints.hit("job.before")
     with logs.bound(run=settings.run, target=job.target):
         attempt = Attempt(job, target, settings)

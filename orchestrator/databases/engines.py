@@ -15,7 +15,7 @@ from orchestrator import round_trips
 from orchestrator.databases.drivers import require_driver
 from orchestrator.databases.errors import TargetAbsent
 from orchestrator.databases.passwords import current_password, forget_password
-from orchestrator.tenants import Hidden, PasswordCommand, Target, server_of
+from orchestrator.tenants import Hidden, PasswordCommand, Target, keep_secret, server_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ def open_engine(
     access: Access, answers: Answers, *, keep: bool = False, adjust: Adjust | None = None, **options: Any
 ) -> Engine:
     """An engine that keeps one connection with `keep`, else none. The password never becomes part of a DSN string."""
+    keep_secret(access.url, access.connect_args)
     require_driver(access.url)
     round_trips.pass_failpoints()
     pool: dict[str, Any] = (

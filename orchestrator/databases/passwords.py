@@ -8,6 +8,7 @@ import threading
 import time
 
 from orchestrator.databases.errors import PasswordUnavailable
+from orchestrator.redaction import remember
 from orchestrator.tenants import PasswordCommand
 
 #: seconds that the command may take
@@ -25,6 +26,7 @@ def current_password(source: PasswordCommand) -> str:
         if known is not None and time.monotonic() - known[1] < source.ttl:
             return known[0]
         password = _ask(source)
+        remember(password)
         _answers[source.command] = (password, time.monotonic())
         return password
 

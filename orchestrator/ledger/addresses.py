@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from orchestrator import round_trips
 from orchestrator.errors import LedgerError, SettingsError
-from orchestrator.tenants import server_of
+from orchestrator.tenants import keep_secret, server_of
 
 #: seconds to wait for another writer of a SQLite ledger, or for a server to answer
 _BUSY_WAIT_S = 30
@@ -31,6 +31,7 @@ def parse(url: str | URL) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         # The cause is left out: it may quote the URL.
         raise SettingsError(f"the ledger's URL cannot be used; {_REMEDY}") from None
+    keep_secret(parsed)
     backend = parsed.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
         raise SettingsError(f"a ledger lives in SQLite or PostgreSQL, not in {backend}; {_REMEDY}")

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
+from orchestrator.redaction import remember_arguments
 from orchestrator.registry.identifiers import check_database, check_identifier, check_schema
 from orchestrator.registry.layers import Origin, Setting, Settings, settings_within
 from orchestrator.registry.models import PasswordEntry
 from orchestrator.registry.problems import Mistake, nearest
 from orchestrator.registry.urls import fill_url, parse_url, settle_url
 from orchestrator.registry.variables import Fill, Template, Variables, filler, take_apart
-from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant, Timeouts, Transaction
+from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant, Timeouts, Transaction, keep_secret
 
 T = TypeVar("T")
 
@@ -122,8 +123,9 @@ class TargetBuilder:
         if isinstance(entry, PasswordEntry):
             command = self._read("password", lambda one: tuple(self._text(one, part) for part in entry.command))
             return url, PasswordCommand(command=command or (), ttl=entry.ttl)
-        password = self._read("password", self._text)
-        return url.set(password=password), None
+        url = url.set(password=self._read("password", self._text))
+        keep_secret(url)
+        return url, None
 
     def _schema(self, setting: Setting, *, is_shared: bool) -> str:
         if self._backend != "postgresql":
@@ -171,7 +173,9 @@ class TargetBuilder:
             raise Mistake(
                 f"`{min(moved)}` in `connect_args`", "it belongs in `url`, where two tenants at one place show"
             )
-        return Hidden({key: self._filled(setting, value) for key, value in setting.value.items()})
+        arguments = Hidden({key: self._filled(setting, value) for key, value in setting.value.items()})
+        remember_arguments(arguments)
+        return arguments
 
     def _filled(self, setting: Setting, value: Any) -> Any:
         if isinstance(value, str):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from orchestrator.databases import synchronous
 from orchestrator.registry.problems import Mistake, nearest
 from orchestrator.registry.variables import Fill, Part, Template
+from orchestrator.tenants import keep_secret
 
 KNOWN_BACKENDS = ("postgresql", "mysql", "mariadb", "sqlite")
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
@@ -78,6 +79,7 @@ def parse_url(text: str) -> URL:
 
 def settle_url(url: URL, root: Path, *, needs_database: bool = True) -> tuple[URL, str | None]:
     """A checked URL with a driver that blocks and an absolute SQLite path, and the asynchronous driver it replaced."""
+    keep_secret(url)
     if url.drivername == "postgres":  # what hosting providers write, and SQLAlchemy refuses
         url = url.set(drivername="postgresql")
     _check_kind(url)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from orchestrator.redaction import is_secretive, remember
 from orchestrator.registry.problems import Mistake, few, nearest
 
 LARGEST_SECRET = 64 * 1024
@@ -142,6 +143,8 @@ class Variables:
             return self._file(variable.file)
         name = variable.name or ""
         value = self._environ.get(name)
+        if is_secretive(name):
+            remember(value)
         if variable.default is not None:
             return value or variable.default
         if value is None:
@@ -165,6 +168,7 @@ class Variables:
                         is_general=True,
                     )
                 self._files[name] = content.decode().rstrip("\r\n")
+                remember(self._files[name])
             except OSError as error:
                 raise Mistake(
                     f"file `{name}` cannot be read: {error.strerror}", "create it, or mend the path"

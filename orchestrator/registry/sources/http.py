@@ -10,6 +10,7 @@ import urllib.request
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 
+from orchestrator.redaction import remember
 from orchestrator.registry.models import HttpSource
 from orchestrator.registry.problems import Mistake
 from orchestrator.registry.sources.payloads import LARGEST_PAYLOAD, read_json, tenants_of
@@ -23,6 +24,7 @@ def read(source: HttpSource, surroundings: Surroundings) -> list[Any]:
     text = surroundings.variables.text
     start = text(source.url)
     headers = {name: text(value) for name, value in source.headers.items()}
+    remember(*headers.values(), *(word for value in headers.values() for word in value.split()))
     deadline = time.monotonic() + source.timeout
     found: list[Any] = []
     seen: set[str] = set()

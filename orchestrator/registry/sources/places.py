@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from orchestrator.databases import backend_for
 from orchestrator.errors import OrchestratorError
 from orchestrator.outcomes import FailureKind
+from orchestrator.redaction import remember_arguments
 from orchestrator.registry.problems import Mistake
 from orchestrator.registry.targets import Surroundings
 from orchestrator.registry.urls import fill_url, settle_url
@@ -26,7 +27,9 @@ def settled(raw: str, surroundings: Surroundings, *, needs_database: bool = True
 def filled_arguments(arguments: Mapping[str, Any], surroundings: Surroundings) -> Hidden:
     """Connect arguments with variables put in."""
     text = surroundings.variables.text
-    return Hidden({key: text(value) if isinstance(value, str) else value for key, value in arguments.items()})
+    filled = Hidden({key: text(value) if isinstance(value, str) else value for key, value in arguments.items()})
+    remember_arguments(filled)
+    return filled
 
 
 def place_of(url: URL, arguments: Mapping[str, Any], seconds: float) -> Target:
