@@ -91,6 +91,26 @@ class Scripts:
             steps = self.directory._upgrade_revs(wanted, found)  # type: ignore[arg-type]
         return Route(path=_path(steps), wanted=wanted)
 
+    def between(self, higher: Sequence[str], lower: Sequence[str]) -> tuple[str, ...]:
+        """Revisions that the first heads have behind them and the second do not, as they are taken from one to the
+        other: the latest first on the way down, the earliest first on the way up.
+        """
+        down = self.reached(higher) - self.reached(lower)
+        up = self.reached(lower) - self.reached(higher)
+        ordered = [revision for revision in self._nodes if revision in (down or up)]
+        return tuple(ordered if down else reversed(ordered))
+
+    def irreversible(self, revision: str) -> str | None:
+        """Why a revision cannot be taken back, None when it can as far as its file says."""
+        tree = ast.parse(Path(self._nodes[revision].path).read_bytes())
+        function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "downgrade"), None)
+        if function is None:
+            return None if hasattr(self._nodes[revision].module, "downgrade") else "it has no function `downgrade`"
+        body = [node for node in function.body if not _is_text(node)]
+        if body and isinstance(body[0], ast.Raise):
+            return "its `downgrade` raises"
+        return None
+
     def file_digest(self, revision: str) -> str:
         """SHA-256 of a revision's file."""
         return hashlib.sha256(Path(self._nodes[revision].path).read_bytes()).hexdigest()
@@ -268,6 +288,11 @@ def _where(error: BaseException) -> str:
             place = f"{name}:{traceback.tb_lineno}: "
         traceback = traceback.tb_next
     return place
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """A docstring or `...`."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _path(steps: Sequence[RevisionStep]) -> tuple[str, ...]:

@@ -1,1 +1,409 @@
-"""What can be done with recorded runs: resume, retry, roll back, abort, reconcile, prune."""
+"""What can be done with recorded runs: resume, retry, roll back, abort, reconcile, prune.
+
+The ledger says what was meant; each of these reads the targets first and believes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, Unpack
+
+from orchestrator import recoveries, registry, rollout
+from orchestrator.errors import ExitCode, Refused, ScriptsError, UsageError
+from orchestrator.ledger import AuditEntry, Lease, Ledger, Run, StopRequest
+from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
+from orchestrator.plans import Command, Found, Job, Plan, Route
+from orchestrator.recoveries import Past
+from orchestrator.registry import Registry
+from orchestrator.revisions import Scripts
+from orchestrator.running import Manner, Options, Place, drive, leased, report_of
+from orchestrator.settings import Settings
+from orchestrator.tenants import Target
+
+#: runs that are looked through for the latest one that a verb applies to
+_LOOK_BACK = 200
+#: a run may be retried after its end when it failed
+_RETRIABLE = frozenset({RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED, RunStatus.FAILED})
+_OPEN = frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED})
+#: what there may be to take back of
+_MOVING = frozenset({Command.UPGRADE, Command.DOWNGRADE, Command.STAMP})
+_CHANGED = (Status.UPGRADED, Status.DOWNGRADED, Status.STAMPED)
+_NOT_STARTED = Reason(code="interrupted", text="its runner died before its turn")
+_DAY = datetime.timedelta(days=1)
+
+
+class Host(Protocol):
+    """What of a project is needed here."""
+
+    settings: Settings
+
+    @property
+    def registry(self) -> Registry:
+        """All tenants."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, made where there is none."""
+
+    def ledger_if_any(self) -> Ledger | None:
+        """The ledger, None where there is none."""
+
+    def scripts(self, section: str) -> Scripts:
+        """Revisions of a section."""
+
+    def look(self, targets: Sequence[Target]) -> list[Found]:
+        """Current heads, read in bulk."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """A run that was told to end."""
+
+    run: Run
+    #: its runner lives and ends it; else it is ended
+    live: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """A target that is elsewhere than the ledger said."""
+
+    target: str
+    recorded: tuple[str, ...] | None
+    found: tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """What reading every target told the ledger."""
+
+    #: under which the ledger keeps what was read
+    run: Run
+    differing: tuple[Differing, ...]
+    #: runs without a live runner whose unsettled targets were settled
+    settled: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+class Runs:
+    """The recorded runs of a project. Not safe to be used from several threads at once."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    # -- going on -----------------------------------------------------------------------------------------------
+
+    def resume(self, run: str | None = None, **options: Unpack[Options]) -> Report | None:
+        """Go on with a run and its frozen plan: what never started, was put off, or has no outcome.
+
+        None when nothing is left. Raises `Refused` for a run that halted and would halt again.
+        """
+        manner = Manner.of(**options)
+        return self._continue(run, manner, "resume", _OPEN, lambda past: past.is_left, recoveries.waits)
+
+    def retry(self, run: str | None = None, **options: Unpack[Options]) -> Report | None:
+        """Do again, in the same run, what failed or was lost; success gives its budget back. None when nothing did."""
+        manner = Manner.of(**options)
+        return self._continue(run, manner, "retry", _RETRIABLE, lambda past: past.is_failed, _is_failed)
+
+    def _continue(
+        self,
+        named: str | None,
+        manner: Manner,
+        action: str,
+        statuses: frozenset[RunStatus],
+        due: Callable[[Past], Callable[[Job], bool]],
+        due_late: Callable[[Outcome], bool],
+    ) -> Report | None:
+        self._confirm(manner)
+        book = self._host.ledger_if_any()
+        if book is None:
+            return None
+        with leased(book, manner) as lease:
+            run = self._find(book, named, statuses, action)
+            if run is None:
+                return None
+            past = self._past(book, run)
+            late = recoveries.late_jobs(past, lambda look: self._route(past.plan, look), due_late)
+            plan = self._registered(recoveries.remaining(past, due(past), late))
+            if not any(plan.jobs) and run.status not in {RunStatus.INTERRUPTED, RunStatus.RUNNING}:
+                return None
+            barrier = recoveries.barrier(plan)
+            if barrier is not None:
+                raise Refused(
+                    f"run {run.id} would halt again at once: {barrier}; mend the cause and run "
+                    f"`orchestrate retry {run.id}`"
+                )
+            book.note(manner.holder, action, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
+            reopened = book.adopt_run(run.id, lease, reopen=True)
+            book.add_jobs(run.id, late)
+            return drive(reopened, plan, self.place(book, orphans={run.id}), manner)
+
+    def _find(self, book: Ledger, named: str | None, statuses: frozenset[RunStatus], action: str) -> Run | None:
+        """The run that is meant, or the latest that the verb applies to; under the lease nobody else drives it."""
+        if named is not None:
+            run = book.run(named)
+            if run.status in {RunStatus.ABORTED, RunStatus.SUPERSEDED}:
+                raise UsageError(f"run {run.id} was {run.status}, so there is nothing to {action}; start a new one")
+            return run if run.status in statuses else None
+        latest = next((run for run in book.runs(limit=_LOOK_BACK) if run.command in _MOVING), None)
+        return latest if latest is not None and latest.status in statuses else None
+
+    def _past(self, book: Ledger, run: Run) -> Past:
+        plan = book.plan(run.id)
+        outcomes = {outcome.target: outcome for outcome in book.outcomes(run.id)}
+        names = {job.target for job in plan.jobs} | {outcome.target for outcome in plan.settled}
+        targets = [target for target in self._host.registry.targets if target.name in names]
+        return Past(
+            plan=plan,
+            outcomes=outcomes,
+            unsettled=frozenset(book.unsettled(run.id)),
+            found={look.target.name: look for look in self._host.look(targets)},
+            is_there=self._is_there,
+        )
+
+    def _is_there(self, job: Job, heads: tuple[str, ...]) -> bool:
+        if job.command is Command.UPGRADE:
+            return self._host.scripts(job.section).has_reached(heads, job.wanted)
+        return tuple(sorted(heads)) == job.wanted
+
+    def _route(self, plan: Plan, look: Found) -> Route | None:
+        """The way to what the run wanted, for a target that could not be read when it was planned."""
+        scripts = self._host.scripts(look.target.section)
+        wanted = next((job.wanted for job in plan.jobs if job.section == look.target.section), None)
+        wanted = wanted or tuple(head for head in plan.revision if scripts.knows([head]))
+        relative = scripts.is_relative(plan.asked)
+        if plan.command is not Command.UPGRADE or relative or not wanted or not scripts.knows(look.heads):
+            return None
+        if scripts.has_reached(look.heads, wanted):
+            return Route(path=(), wanted=wanted)
+        return scripts.route_to(look.heads, wanted)
+
+    def _registered(self, plan: Plan) -> Plan:
+        """The plan without jobs for targets that have left the registry, moved, or may not be touched now."""
+        targets = {target.name: target for target in self._host.registry.targets}
+        left: list[Outcome] = []
+        waves = []
+        for wave in plan.waves:
+            reasons = {job.target: _reason_against(job, targets.get(job.target)) for job in wave.jobs}
+            left += [
+                job.outcome(Status.SKIPPED, reason=reasons[job.target]) for job in wave.jobs if reasons[job.target]
+            ]
+            jobs = tuple(job for job in wave.jobs if reasons[job.target] is None)
+            waves.append(dataclasses.replace(wave, jobs=jobs))
+        return dataclasses.replace(plan, waves=tuple(waves), settled=(*plan.settled, *left))
+
+    # -- going back ---------------------------------------------------------------------------------------------
+
+    def rollback_plan(self, run: str | None = None) -> tuple[Run, Plan]:
+        """The run that is meant, and a plan that takes back what it did; run it with that run as its parent.
+
+        Raises `ScriptsError` when one of its revisions cannot go down, `UsageError` when there is no such run.
+        """
+        book = self._host.ledger_if_any()
+        if book is None:
+            raise UsageError("no run has been recorded yet, so there is nothing to roll back")
+        chosen = book.run(run) if run is not None else self._latest_changing(book)
+        if chosen.command not in _MOVING:
+            raise UsageError(f"run {chosen.id} only read, so there is nothing to roll back")
+        past = self._past(book, chosen)
+        # What its runner left behind without a word counts as well.
+        settled = {outcome.target: outcome for outcome in recoveries.settle(past, _NOT_STARTED)}
+        past = dataclasses.replace(past, outcomes={**past.outcomes, **settled})
+        plan = recoveries.take_back(past, chosen.id, lambda outcome: self._way_back(past.plan, outcome))
+        plan = self._registered(plan)
+        if plan.command is Command.DOWNGRADE:
+            self.refuse_irreversible(plan)
+        return chosen, plan
+
+    def refuse_irreversible(self, plan: Plan) -> None:
+        """Raise `ScriptsError` naming every revision of the plan that has no way down, and how many targets need it."""
+        wanted: dict[tuple[str, str], int] = {}
+        for job in plan.jobs:
+            for revision in job.path:
+                wanted[job.section, revision] = wanted.get((job.section, revision), 0) + 1
+        stuck = [
+            f"{revision} ({number:,} targets): {reason}"
+            for (section, revision), number in wanted.items()
+            if (reason := self._host.scripts(section).irreversible(revision)) is not None
+        ]
+        if stuck:
+            raise ScriptsError("these revisions cannot be taken back; nothing was done:\n  " + "\n  ".join(stuck))
+
+    def _latest_changing(self, book: Ledger) -> Run:
+        for run in book.runs(limit=_LOOK_BACK):
+            if run.command in _MOVING and sum(
+                run.counts.get(status, 0) for status in ("upgraded", "downgraded", "stamped")
+            ):
+                return run
+        raise UsageError("no recorded run has changed a target; name one with `orchestrate rollback RUN`")
+
+    def _way_back(self, plan: Plan, outcome: Outcome) -> tuple[str, ...]:
+        section = next(job.section for job in plan.jobs if job.target == outcome.target)
+        if plan.command is Command.STAMP:
+            return ()
+        scripts = self._host.scripts(section)
+        assert outcome.at is not None
+        assert outcome.found is not None
+        return scripts.between(outcome.at, outcome.found)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def abort(self, run: str | None = None, *, now: bool = False, **options: Unpack[Options]) -> Aborted:
+        """End a run for good: a live one is asked to (`now` cancels its statements), a dead one is settled here."""
+        manner = Manner.of(**options)
+        self._confirm(manner)
+        book = self._host.ledger_if_any()
+        found = None if book is None else self._abortable(book, run)
+        if book is None or found is None:
+            raise UsageError("no open run to abort; see `orchestrate runs list`")
+        live = book.live()
+        if live is not None and live.run == found.id:
+            book.note(manner.holder, "abort", run=found.id, detail={"now": now})
+            if book.request_stop(found.id, StopRequest.NOW if now else StopRequest.DRAIN):
+                return Aborted(run=book.run(found.id), live=True)
+        with leased(book, manner) as lease:
+            book.note(manner.holder, "abort", run=found.id)
+            reason = Reason(code="aborted", text=f"the run was aborted by {manner.operator}")
+            return Aborted(run=self._end(book, found, lease, RunStatus.ABORTED, reason), live=False)
+
+    def supersede(self, lease: Lease, book: Ledger) -> frozenset[str]:
+        """Settle and close every open run, for a new one that takes their place; returns their ids."""
+        reason = Reason(code="superseded", text="its runner died before it was done; a later run took its place")
+        runs = [run for run in book.open_runs() if run.status in _OPEN]
+        for run in runs:
+            self._end(book, run, lease, RunStatus.SUPERSEDED, reason)
+        return frozenset(run.id for run in runs)
+
+    @staticmethod
+    def _abortable(book: Ledger, named: str | None) -> Run | None:
+        if named is None:
+            return next(iter(book.open_runs()), None)
+        run = book.run(named)
+        if run.status not in _OPEN:
+            raise UsageError(f"run {run.id} has ended already: {run.status}")
+        return run
+
+    def _end(self, book: Ledger, run: Run, lease: Lease, status: RunStatus, reason: Reason) -> Run:
+        book.adopt_run(run.id, lease)
+        outcomes = recoveries.settle(self._past(book, run), reason)
+        return book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
+
+    # -- looking after the ledger -------------------------------------------------------------------------------
+
+    def reconcile(self, *, operator: str | None = None) -> Reconciliation:
+        """Read every target and write down where it is; open runs without a runner are settled, done ones closed."""
+        manner = Manner.of(operator=operator)
+        book, fleet = self._host.ledger, self._host.registry
+        with leased(book, manner) as lease:
+            looks = self._host.look(fleet.targets)
+            recorded = self._recorded(book)
+            settled = [run.id for run in book.open_runs() if self._settle_open(book, run, lease)]
+            plan = Plan(
+                project=fleet.project,
+                environment=fleet.environment,
+                command=Command.RECONCILE,
+                asked="",
+                revision=(),
+                strategy="",
+                waves=(),
+                settled=tuple(recoveries.observed(looks)),
+            )
+            run = book.open_run(plan, operator=manner.operator, fleet=len(fleet.targets), lease=lease)
+            unreadable = tuple(outcome.target for outcome in plan.settled if outcome.status is Status.FAILED)
+            code = ExitCode.FAILURES if unreadable else ExitCode.OK
+            closed = book.close_run(run.id, RunStatus.FAILED if unreadable else RunStatus.SUCCEEDED, code)
+            book.note(manner.holder, "runs reconcile", run=run.id)
+        differing = tuple(_differing(plan.settled, recorded))
+        return Reconciliation(run=closed, differing=differing, settled=tuple(settled), unreadable=unreadable)
+
+    def _settle_open(self, book: Ledger, run: Run, lease: Lease) -> bool:
+        """Whether a run could be closed or told more of than it knew."""
+        book.adopt_run(run.id, lease)
+        past = self._past(book, run)
+        outcomes = recoveries.settle(past, _NOT_STARTED)
+        latest = {**past.outcomes, **{outcome.target: outcome for outcome in outcomes}}
+        done = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
+        put_off = any(outcome.status is Status.DEFERRED for outcome in latest.values())
+        if done and not put_off:
+            book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
+        elif outcomes:
+            book.close_run(run.id, RunStatus.INTERRUPTED, run.exit_code or ExitCode.FAILURES, outcomes)
+        return done or bool(outcomes)
+
+    @staticmethod
+    def _recorded(book: Ledger) -> dict[str, tuple[str, ...] | None]:
+        """Where the ledger says that each target is, by the latest run that knows."""
+        recorded: dict[str, tuple[str, ...] | None] = {}
+        for run in book.runs(limit=_LOOK_BACK):
+            for outcome in book.outcomes(run.id):
+                if outcome.at is not None:
+                    recorded.setdefault(outcome.target, outcome.at)
+        return recorded
+
+    def prune(
+        self, *, keep: int = 20, older_than: datetime.timedelta | None = None, operator: str | None = None
+    ) -> tuple[str, ...]:
+        """Forget closed runs, the latest `keep` left out, and those not `older_than` that; the audit table stays."""
+        manner = Manner.of(operator=operator)
+        book = self._host.ledger_if_any()
+        if book is None:
+            return ()
+        before = None if older_than is None else datetime.datetime.now(datetime.UTC) - older_than
+        with leased(book, manner):
+            deleted = tuple(book.prune(keep=keep, before=before))
+            days = None if older_than is None else older_than / _DAY
+            book.note(manner.holder, "runs prune", detail={"deleted": len(deleted), "keep": keep, "days": days})
+        return deleted
+
+    def audit(self, limit: int = 50) -> Sequence[AuditEntry]:
+        """Who did what, latest first."""
+        book = self._host.ledger_if_any()
+        return [] if book is None else book.audit(limit)
+
+    def report(self, run: str | None = None) -> Report:
+        """The report of a recorded run, as far as it got; the latest without an id."""
+        book = self._host.ledger_if_any()
+        if book is None:
+            raise UsageError("no run has been recorded yet")
+        found = book.run(run)
+        outcomes = tuple(book.outcomes(found.id))
+        ended = found.finished_at or found.started_at
+        interrupted = found.status is RunStatus.INTERRUPTED
+        waves = rollout.summarise_waves(outcomes, interrupted=interrupted)
+        return report_of(found, outcomes, waves, (ended - found.started_at).total_seconds())
+
+    def place(self, book: Ledger, orphans: Iterable[str] = ()) -> Place:
+        """Where the jobs of a run find what they need."""
+        targets = {target.name: target for target in self._host.registry.targets}
+        return Place(settings=self._host.settings, targets=targets, ledger=book, orphans=frozenset(orphans))
+
+    def _confirm(self, manner: Manner) -> None:
+        fleet = self._host.registry
+        registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
+
+
+def _is_failed(outcome: Outcome) -> bool:
+    return outcome.status is Status.FAILED
+
+
+def _reason_against(job: Job, target: Target | None) -> Reason | None:
+    """Why a job of an earlier plan cannot be done any more."""
+    if target is None:
+        return Reason(code="unregistered", text="has left the registry since the run was planned")
+    today = datetime.datetime.now(datetime.UTC).date()
+    if not target.tenant.takes_part(today):
+        text = target.tenant.reason or "no reason given"
+        return Reason(code=target.tenant.state.value, text=text)
+    if (job.server, job.schema, job.section) != (target.server, target.schema, target.section):
+        return Reason(code="moved", text="has moved to another server, schema or chain since; plan again")
+    return None
+
+
+def _differing(observed: Sequence[Outcome], recorded: dict[str, tuple[str, ...] | None]) -> Iterable[Differing]:
+    for outcome in observed:
+        before = recorded.get(outcome.target)
+        if before is not None and outcome.at is not None and before != outcome.at:
+            yield Differing(target=outcome.target, recorded=before, found=outcome.at)

@@ -1,8 +1,35 @@
 """The durable history of runs: a protocol, the ledger on SQL, and a fake of it in memory."""
 
 from orchestrator.ledger.addresses import place
+from orchestrator.ledger.holders import is_dead, this_process
 from orchestrator.ledger.memory import MemoryLedger, MemoryStore
 from orchestrator.ledger.opening import open_ledger
-from orchestrator.ledger.protocol import Attempt, Ledger, Run
+from orchestrator.ledger.protocol import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    Attempt,
+    AuditEntry,
+    Holder,
+    Lease,
+    Ledger,
+    Run,
+    StopRequest,
+)
 
-__all__ = ["Attempt", "Ledger", "MemoryLedger", "MemoryStore", "Run", "open_ledger", "place"]
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "LEASE_SECONDS",
+    "Attempt",
+    "AuditEntry",
+    "Holder",
+    "Lease",
+    "Ledger",
+    "MemoryLedger",
+    "MemoryStore",
+    "Run",
+    "StopRequest",
+    "is_dead",
+    "open_ledger",
+    "place",
+    "this_process",
+]

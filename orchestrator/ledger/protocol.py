@@ -139,6 +139,9 @@ class Ledger(Protocol):
     def adopt_run(self, run: str, lease: Lease, *, reopen: bool = False) -> Run:
         """Let later writes to a run of before stand under this lease; with `reopen` it is `running`, live, unended."""
 
+    def add_jobs(self, run: str, jobs: Sequence[Job]) -> None:
+        """Add jobs to a run of before, behind its own; those that it has already are left as they are."""
+
     def plan(self, run: str) -> Plan:
         """The plan of a run as it was frozen."""
 

@@ -1,0 +1,304 @@
+"""What is left of a recorded run: what to do again, what to take back, what became of the rest. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
+from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
+from orchestrator.rollout.backlog import Budget
+
+#: statuses that a later `resume` of the same run takes up
+LEFT = frozenset({Status.NOT_STARTED, Status.DEFERRED, Status.LOST})
+_READABLE = frozenset({Condition.VERSIONED, Condition.EMPTY, Condition.UNVERSIONED})
+_DONE_BY = {
+    Command.UPGRADE: Status.UPGRADED,
+    Command.DOWNGRADE: Status.DOWNGRADED,
+    Command.STAMP: Status.STAMPED,
+}
+_BACK = {Command.UPGRADE: Command.DOWNGRADE, Command.DOWNGRADE: Command.UPGRADE, Command.STAMP: Command.STAMP}
+_NEVER = Reason(code="halted", text="the run ended before its turn")
+_VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A run as the ledger has it, and its targets as they are now."""
+
+    plan: Plan
+    #: the latest of each target
+    outcomes: Mapping[str, Outcome]
+    #: targets with an intent that no outcome followed
+    unsettled: Collection[str]
+    #: a look at each target that is still registered
+    found: Mapping[str, Found]
+    #: whether a target with these heads is where a job should bring it
+    is_there: Callable[[Job, tuple[str, ...]], bool]
+
+    def heads(self, target: str) -> tuple[str, ...] | None:
+        """The version rows as they are now, None when they cannot be read."""
+        look = self.found.get(target)
+        return look.heads if look is not None and look.condition in _READABLE else None
+
+    def is_left(self, job: Job) -> bool:
+        """Whether a job never ended, or is undone again."""
+        outcome = self.outcomes.get(job.target)
+        if outcome is None or job.target in self.unsettled or waits(outcome):
+            return True
+        heads = self.heads(job.target)
+        return outcome.status in DONE and heads is not None and not self.is_there(job, heads)
+
+    def is_unknown(self, job: Job) -> bool:
+        """Whether nothing final was written down about a job."""
+        outcome = self.outcomes.get(job.target)
+        return job.target in self.unsettled or outcome is None or outcome.status is Status.LOST
+
+    def is_failed(self, job: Job) -> bool:
+        """Whether a job failed, or nobody knows."""
+        outcome = self.outcomes.get(job.target)
+        return job.target in self.unsettled or (outcome is not None and outcome.status in FAILING)
+
+    def may_have_run(self, job: Job) -> bool:
+        """Whether an earlier try may have done the job, wholly or in part."""
+        outcome = self.outcomes.get(job.target)
+        return job.target in self.unsettled or (
+            outcome is not None and outcome.status in {Status.LOST, Status.DEFERRED, Status.FAILED}
+        )
+
+
+def waits(outcome: Outcome) -> bool:
+    """Whether `resume` takes up a target with this outcome: nothing is known to be wrong with the target itself."""
+    down = outcome.failure is not None and outcome.failure.kind is FailureKind.SERVER
+    return outcome.status in LEFT or (outcome.status is Status.FAILED and down)
+
+
+def remaining(past: Past, is_due: Callable[[Job], bool], late: Sequence[Job] = ()) -> Plan:
+    """The rest of the plan: due jobs in their waves, all else settled as it is.
+
+    Jobs that were skipped because of a job that is due are due as well. `late` are jobs of targets that had none,
+    since they could not be read; they join the last wave.
+    """
+    due = _with_dependents(past, {job.target for job in past.plan.jobs if is_due(job)} | {job.target for job in late})
+    waves = [_rest(wave, past, due) for wave in _joined(past.plan, late)]
+    settled = [
+        past.outcomes.get(job.target) or job.outcome(Status.NOT_STARTED, reason=_NEVER)
+        for job in past.plan.jobs
+        if job.target not in due
+    ]
+    names = {job.target for job in late}
+    settled += [past.outcomes.get(one.target, one) for one in past.plan.settled if one.target not in names]
+    return dataclasses.replace(past.plan, waves=tuple(waves), settled=tuple(settled))
+
+
+def barrier(plan: Plan) -> str | None:
+    """Why a run would halt before it starts anything, because of what failed before; None when it would not."""
+    for outcome in plan.settled:
+        failure = outcome.failure if outcome.status in FAILING else None
+        if failure is not None and failure.kind is FailureKind.RUN and plan.max_failures is not None:
+            return f"every target would fail like {outcome.target}: {failure.message}"
+    budgets = [Budget("the run", plan.max_failures)]
+    for outcome in plan.settled:
+        budgets[0].add(outcome)
+    for wave in plan.waves:
+        budgets.append(Budget(f"wave {wave.name}", wave.max_failures))
+        for outcome in plan.settled:
+            if outcome.wave == wave.name:
+                budgets[-1].add(outcome)
+    return next((text for text in (budget.overdraft() for budget in budgets) if text), None)
+
+
+def settle(past: Past, reason: Reason) -> list[Outcome]:
+    """What became of targets whose try has no outcome, or an unknown one, and of jobs that never started.
+
+    `reason` is for those at which nothing was committed.
+    """
+    return [
+        _settled(past, job, reason)
+        for job in past.plan.jobs
+        if job.target in past.unsettled
+        or (found := past.outcomes.get(job.target)) is None
+        or found.status is Status.LOST
+    ]
+
+
+def late_jobs(past: Past, route: Callable[[Found], Route | None], is_due: Callable[[Outcome], bool]) -> list[Job]:
+    """Jobs for targets that could not be read when the run was planned, and can be now; `route` None leaves one out."""
+    jobs = []
+    for outcome in past.plan.settled:
+        latest = past.outcomes.get(outcome.target, outcome)
+        look = past.found.get(outcome.target)
+        if look is None or look.condition not in {Condition.VERSIONED, Condition.EMPTY} or not is_due(latest):
+            continue
+        way = route(look)
+        if way is not None:
+            jobs.append(_late(past.plan, look, way))
+    return jobs
+
+
+def take_back(past: Past, run: str, path: Callable[[Outcome], tuple[str, ...]]) -> Plan:
+    """A plan that brings every target that a run changed back to where it was found, in reverse order.
+
+    `path` gives the revisions to run, in order, from where an outcome left its target to where it found it.
+    """
+    back = _BACK[past.plan.command]
+    behind = _reversed_order(past.plan)
+    settled: list[Outcome] = []
+    waves: list[Wave] = []
+    for wave in reversed(past.plan.waves):
+        jobs: list[Job] = []
+        for job in reversed(wave.jobs):
+            item = _taken_back(past, job, back, behind, path)
+            if isinstance(item, Job):
+                jobs.append(item)
+            elif item is not None:
+                settled.append(item)
+        if jobs:
+            waves.append(dataclasses.replace(wave, jobs=tuple(jobs)))
+    wanted = {head for wave in waves for job in wave.jobs for head in job.wanted}
+    return dataclasses.replace(
+        past.plan,
+        command=back,
+        asked=f"rollback of {run}",
+        revision=tuple(sorted(wanted)),
+        waves=tuple(waves),
+        settled=tuple(settled),
+        notes=(),
+    )
+
+
+def observed(looks: Iterable[Found]) -> list[Outcome]:
+    """What a look at the fleet found, as outcomes: for a ledger that knows nothing, or too little."""
+    return [_observed(look) for look in looks]
+
+
+def _with_dependents(past: Past, due: set[str]) -> set[str]:
+    """Those behind a due job that were skipped because of it; in plan order one pass may not do."""
+    grown = True
+    while grown:
+        grown = False
+        for job in past.plan.jobs:
+            outcome = past.outcomes.get(job.target)
+            barred = outcome is not None and outcome.reason is not None and outcome.reason.code == "dependency_failed"
+            if job.target not in due and barred and any(name in due for name in job.after):
+                due.add(job.target)
+                grown = True
+    return due
+
+
+def _joined(plan: Plan, late: Sequence[Job]) -> list[Wave]:
+    waves = list(plan.waves)
+    if late and waves:
+        last = waves.pop()
+        late = [dataclasses.replace(job, wave=last.name) for job in late]
+        waves.append(dataclasses.replace(last, jobs=(*last.jobs, *late)))
+    elif late:
+        waves.append(Wave(name=late[0].wave, jobs=tuple(late), concurrency=len(late)))
+    return waves
+
+
+def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:
+    jobs = (dataclasses.replace(job, resumed=past.may_have_run(job)) for job in wave.jobs if job.target in due)
+    return dataclasses.replace(wave, jobs=tuple(jobs))
+
+
+def _settled(past: Past, job: Job, reason: Reason) -> Outcome:
+    heads = past.heads(job.target)
+    if job.target not in past.unsettled and job.target not in past.outcomes:
+        return job.outcome(Status.NOT_STARTED, at=heads, reason=reason)
+    if heads is None:
+        return job.outcome(Status.LOST, attempts=1, failure=_runner_died("where it stands could not be read"))
+    if past.is_there(job, heads):
+        return job.outcome(_DONE_BY[job.command], at=heads, applied=job.path, attempts=1, reason=_VERIFIED)
+    if heads == job.found:
+        return job.outcome(Status.NOT_STARTED, at=heads, attempts=1, reason=reason)
+    where = f"it stands at {', '.join(heads) or 'base'}"
+    return job.outcome(Status.FAILED, at=heads, attempts=1, failure=_runner_died(where))
+
+
+def _runner_died(where: str) -> Failure:
+    return Failure(
+        kind=FailureKind.AMBIGUOUS,
+        code="runner_lost",
+        type="RunnerLost",
+        message=f"its runner died while it worked on this target; {where}",
+        advice="Run `orchestrate upgrade` on it: the version is read first.",
+        fingerprint="runner_lost",
+    )
+
+
+def _late(plan: Plan, look: Found, way: Route) -> Job:
+    target = look.target
+    return Job(
+        target=target.name,
+        tenant=target.tenant.name,
+        database=target.database,
+        schema=target.schema,
+        labels=dict(target.labels),
+        server=target.server,
+        section=target.section,
+        command=plan.command,
+        found=look.heads,
+        wanted=way.wanted,
+        path=way.path,
+        wave=plan.waves[-1].name if plan.waves else "all",
+        after=target.after,
+    )
+
+
+def _reversed_order(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Who must be taken back before a target: those that came after it."""
+    behind: dict[str, list[str]] = {}
+    for job in plan.jobs:
+        for name in job.after:
+            behind.setdefault(name, []).append(job.target)
+    return {name: tuple(names) for name, names in behind.items()}
+
+
+def _taken_back(
+    past: Past,
+    job: Job,
+    back: Command,
+    behind: Mapping[str, tuple[str, ...]],
+    path: Callable[[Outcome], tuple[str, ...]],
+) -> Job | Outcome | None:
+    """A job back, the outcome of a target that is left alone, or None for one that the run did not change."""
+    outcome = past.outcomes.get(job.target)
+    if outcome is None or outcome.found is None or outcome.at is None or outcome.at == outcome.found:
+        return None
+    heads = past.heads(job.target)
+    left_at, came_from = outcome.at, outcome.found
+    reversal = dataclasses.replace(
+        job, command=back, found=left_at, wanted=came_from, path=(), after=behind.get(job.target, ()), provision=False
+    )
+    if heads == left_at:
+        return dataclasses.replace(reversal, path=path(outcome))
+    if heads is None:
+        text = "cannot be read now, so it is left as it is"
+    else:
+        text = f"is at {', '.join(heads) or 'base'} now, not where the run left it; it is left as it is"
+    return dataclasses.replace(
+        reversal.outcome(Status.SKIPPED, at=heads, reason=Reason(code="moved", text=text)), wave=None
+    )
+
+
+def _observed(look: Found) -> Outcome:
+    target = look.target
+    known = look.condition in _READABLE
+    status = Status.UNCHANGED if known else Status.FAILED
+    if look.condition is Condition.ABSENT:
+        status = Status.NOT_PROVISIONED
+    text = "read from its version table" if known else "could not be read"
+    return Outcome(
+        target=target.name,
+        tenant=target.tenant.name,
+        database=target.database,
+        schema=target.schema,
+        labels=dict(target.labels),
+        server=target.server,
+        status=status,
+        found=look.heads if known else None,
+        at=look.heads if known else None,
+        reason=Reason(code="observed" if known else look.condition.value, text=text),
+        failure=look.failure,
+    )
