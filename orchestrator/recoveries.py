@@ -41,13 +41,18 @@ class Past:
         look = self.found.get(target)
         return look.heads if look is not None and look.condition in _READABLE else None
 
+    def is_waiting(self, job: Job) -> bool:
+        """Whether a job never ended."""
+        outcome = self.outcomes.get(job.target)
+        return outcome is None or job.target in self.unsettled or waits(outcome)
+
     def is_left(self, job: Job) -> bool:
         """Whether a job never ended, or is undone again."""
-        outcome = self.outcomes.get(job.target)
-        if outcome is None or job.target in self.unsettled or waits(outcome):
+        if self.is_waiting(job):
             return True
         heads = self.heads(job.target)
-        return outcome.status in DONE and heads is not None and not self.is_there(job, heads)
+        done = self.outcomes[job.target].status in DONE
+        return done and heads is not None and not self.is_there(job, heads)
 
     def is_unknown(self, job: Job) -> bool:
         """Whether nothing final was written down about a job."""

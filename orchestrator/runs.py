@@ -27,6 +27,8 @@ _LOOK_BACK = 200
 #: a run may be retried after its end when it failed
 _RETRIABLE = frozenset({RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED, RunStatus.FAILED})
 _OPEN = frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED})
+#: a run that failed on some targets may have put others off
+_RESUMABLE = _OPEN | {RunStatus.FAILED}
 #: what there may be to take back of
 _MOVING = frozenset({Command.UPGRADE, Command.DOWNGRADE, Command.STAMP})
 _CHANGED = (Status.UPGRADED, Status.DOWNGRADED, Status.STAMPED)
@@ -101,12 +103,17 @@ class Runs:
         None when nothing is left. Raises `Refused` for a run that halted and would halt again.
         """
         manner = Manner.of(**options)
-        return self._continue(run, manner, "resume", _OPEN, lambda past: past.is_left, recoveries.waits)
+
+        def left(found: Run, past: Past) -> Callable[[Job], bool]:
+            # What a closed run did is done: others may have undone it on purpose.
+            return past.is_left if found.status in _OPEN else past.is_waiting
+
+        return self._continue(run, manner, "resume", _RESUMABLE, left, recoveries.waits)
 
     def retry(self, run: str | None = None, **options: Unpack[Options]) -> Report | None:
         """Do again, in the same run, what failed or was lost; success gives its budget back. None when nothing did."""
         manner = Manner.of(**options)
-        return self._continue(run, manner, "retry", _RETRIABLE, lambda past: past.is_failed, _is_failed)
+        return self._continue(run, manner, "retry", _RETRIABLE, lambda _, past: past.is_failed, _is_failed)
 
     def _continue(
         self,
@@ -114,7 +121,7 @@ class Runs:
         manner: Manner,
         action: str,
         statuses: frozenset[RunStatus],
-        due: Callable[[Past], Callable[[Job], bool]],
+        due: Callable[[Run, Past], Callable[[Job], bool]],
         due_late: Callable[[Outcome], bool],
     ) -> Report | None:
         self._confirm(manner)
@@ -127,7 +134,7 @@ class Runs:
                 return None
             past = self._past(book, run)
             late = recoveries.late_jobs(past, lambda look: self._route(past.plan, look), due_late)
-            plan = self._registered(recoveries.remaining(past, due(past), late))
+            plan = self._registered(recoveries.remaining(past, due(run, past), late))
             if not any(plan.jobs) and run.status not in {RunStatus.INTERRUPTED, RunStatus.RUNNING}:
                 return None
             barrier = recoveries.barrier(plan)
