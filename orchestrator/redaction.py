@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -21,58 +21,68 @@ _QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
 _KEY = r"[a-z0-9_-]*(?:password|passwd|passphrase|pwd|secret|token|api_?key)"
 _SQL_SECRET = re.compile(
     # Alembic's "Can't locate revision identified by 'x'" holds no secret.
-    r"(?i)(\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:(?:WITH|VIA)\s+\S+\s+)?(?:BY|AS|USING))\s*(?:=\s*)?(?:\(\s*)?)"
+    r"(?i)((?<!['\"])\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:(?:WITH|VIA)\s+\S+\s+)?(?:BY|AS|USING))"
+    r"\s*(?:=\s*)?(?:\(\s*)?)"
     r"([EN]?'(?:[^'\\]|''|\\.)*(?:'|\Z)|\"[^\"]*(?:\"|\Z)|(?P<tag>\$\w*\$).*?(?:(?P=tag)|\Z))",
     re.DOTALL,
 )
 _URL_SECRET = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(\S*)@")
-#: a password with blanks shows where its URL ends only inside quotes
-_QUOTED_URL_SECRET = re.compile(
-    r"(?i)(?P<quote>['\"`])(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\n]*@(?=[^\n]*?(?P=quote))"
-)
+#: one with blanks goes to the last @ of the line, unless what stands there is a port
+_URL_SECRET_WITH_BLANKS = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?!\d{1,5}(?:[/\s?#]|\Z))[^\n]*@")
 _PAIR_SECRET = re.compile(rf"(?i)\b({_KEY})(\s?=\s?)({_QUOTED}|\S+)", re.DOTALL)
 _ITEM_SECRET = re.compile(rf"(?i)((?P<quote>['\"]){_KEY}(?P=quote)\s*:\s*)({_QUOTED}|[^\s,}}]+)", re.DOTALL)
 _HEADER_SECRET = re.compile(r"(?i)(\bAuthorization\b['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bBearer\s+(?=\S*\d))[^\s'\"]+")
-#: what parsers say of a URL or DSN that they cut in the wrong place: a piece of the password may be in the quotes
+#: what parsers say of a URL or DSN that they cut in the wrong place, before they quote a piece of it as it is
 _PIECES = re.compile(
     r"(?i)(missing \"=\" after |invalid percent-encoded token: |invalid integer value |invalid port number: "
-    r"|(?:missing|extra) key/value separator \"=\" in URI query parameter: |invalid URI query parameter: "
-    r"|invalid connection option |invalid literal for int\(\) with base 10: "
-    r"|port could not be cast to integer value as "
-    rf"|in URI \([^)]*\): |in percent-encoded value: )({_QUOTED})",
-    re.DOTALL,
+    r"|unexpected spaces found in |key/value separator \"=\" in URI query parameter: |invalid URI query parameter: "
+    r"|invalid connection option |invalid literal for int\(\) with base 10: |could not be cast to integer value as "
+    r"|in URI \([^)]*\): |in (?:IPv6 host address in )?URI: |in percent-encoded value: |\bnetloc )['\"].*"
 )
+_ADDRESS = re.compile(r"'.*'(?= does not appear to be an IPv)")
 _HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\n]*['\"])")
 
 
+#: without one of these in it, no pattern above fits a text: most texts are ready after looking for them
+_SIGNS = (
+    "://", "passw", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "identified", "authorization",
+    "bearer", "host", "missing \"=", "invalid ", "unexpected spaces", "in uri", "in percent-encoded", "netloc", "ip address",
+    "could not be cast", "does not appear", "key/value",
+)  # fmt: skip
+
+
 class _Secrets:
-    """The secrets that this process works with, found by their first few characters."""
+    """The secrets that this process works with, in each way that texts write them."""
 
     def __init__(self) -> None:
         self.known: set[str] = set()
-        self._forms: dict[str, list[str]] = {}
+        self._forms: set[str] = set()
+        #: by their first few characters: a text is searched once, not once for each of ten thousand
+        self._by_gram: dict[str, set[str]] = {}
 
     def clear(self) -> None:
         self.known.clear()
         self._forms.clear()
+        self._by_gram.clear()
 
     def add(self, secret: str) -> None:
         self.known.add(secret)
         for form in _forms(secret):
-            forms = self._forms.setdefault(form[:_GRAM], [])
-            if form not in forms:
-                forms.append(form)
-                forms.sort(key=len, reverse=True)
+            self._forms.add(form)
+            self._by_gram.setdefault(form[:_GRAM], set()).add(form)
 
     def hidden_in(self, text: str) -> str:
-        if not self._forms:
-            return text
-        grams = {text[start : start + _GRAM] for start in range(len(text) - _GRAM + 1)}
-        found = [form for gram in grams & self._forms.keys() for form in self._forms[gram] if form in text]
+        found = [form for form in self._possible(text) if form in text]
         # The longest first: a form may be part of another one.
         for form in sorted(found, key=len, reverse=True):
             text = text.replace(form, MASK)
         return text
+
+    def _possible(self, text: str) -> Iterable[str]:
+        if len(self._forms) <= len(text):
+            return self._forms
+        grams = {text[start : start + _GRAM] for start in range(len(text) - _GRAM + 1)}
+        return [form for gram in grams & self._by_gram.keys() for form in self._by_gram[gram]]
 
 
 _secrets = _Secrets()
@@ -109,13 +119,17 @@ def forget() -> None:
 def scrub(text: str) -> str:
     """The text with `***` for the secrets of this process, and for what SQL, a URL or a pair shows as one."""
     text = _secrets.hidden_in(text)
+    lowered = text.lower()
+    if not any(sign in lowered for sign in _SIGNS):
+        return text
     text = _SQL_SECRET.sub(rf"\1'{MASK}'", text)
-    text = _QUOTED_URL_SECRET.sub(rf"\g<quote>\g<head>{MASK}@", text)
+    text = _URL_SECRET_WITH_BLANKS.sub(rf"\1{MASK}@", text)
     text = _URL_SECRET.sub(rf"\1{MASK}@", text)
     text = _ITEM_SECRET.sub(rf"\1{MASK}", text)
     text = _PAIR_SECRET.sub(rf"\1\2{MASK}", text)
     text = _HEADER_SECRET.sub(rf"\1{MASK}", text)
     text = _PIECES.sub(rf"\1'{MASK}'", text)
+    text = _ADDRESS.sub(f"'{MASK}'", text)
     return _HOST_WITH_PIECE.sub(rf"\1{MASK}@", text)
 
 
@@ -124,25 +138,22 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """The secret as it may stand in a text: as it is, in a URL, in JSON, in a literal of Python or SQL."""
-    plain = [
-        secret,
-        quote(secret, safe=""),
-        quote(secret),
-        quote(secret, safe=" +"),
-        quote_plus(secret),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        ascii(secret)[1:-1],
-        repr(secret.encode(errors="replace"))[2:-1],
-        secret.replace("'", "''"),
-        secret.replace("\\", "\\\\"),
-        secret.strip(),
-        re.sub(r"\s+", " ", secret),
-    ]
-    for form in plain:
-        if len(form) >= _GRAM:
-            yield form
-            yield form.replace("%", "%%")  # doubled for a driver, or for alembic.ini
+def _forms(secret: str) -> frozenset[str]:
+    """The secret as it may stand in a text: as it is, in a URL, in JSON, in a literal, in one within another."""
+    plain = {secret, secret.strip(), re.sub(r"\s+", " ", secret)}
+    in_urls = {quote(one, safe=safe) for one in plain for safe in ("", "/", " +")} | {quote_plus(one) for one in plain}
+    # Percent signs are doubled for a driver, or for alembic.ini.
+    forms = {form for one in plain | in_urls for form in (one, one.replace("%", "%%"), one.replace("'", "''"))}
+    for _ in range(2):
+        forms |= {form for one in forms for form in _literals(one)}
+    return frozenset(form for form in forms if len(form) >= _GRAM)
+
+
+def _literals(text: str) -> Iterator[str]:
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield repr(text)[1:-1]
+    yield ascii(text)[1:-1]
+    yield repr(text.encode(errors="replace"))[2:-1]
+    yield text.replace("\\", "\\\\").replace("'", "\\'")
+    yield text.replace("\\", "\\\\").replace('"', '\\"')
