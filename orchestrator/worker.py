@@ -45,6 +45,8 @@ class WorkerSettings:
     x: tuple[str, ...] = ()
     #: runs of this ledger whose server sessions are orphans by now, and may be ended where they hold a tenant lock
     orphans: frozenset[str] = frozenset()
+    #: end them instead of waiting for them
+    end_orphans: bool = False
 
 
 def prepare(settings: WorkerSettings) -> None:
