@@ -46,8 +46,8 @@ _HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\
 #: without one of these in it, no pattern above fits a text: most texts are ready after looking for them
 _SIGNS = (
     "://", "passw", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "identified", "authorization",
-    "bearer", "host", "missing \"=", "invalid ", "unexpected spaces", "in uri", "in percent-encoded", "netloc", "ip address",
-    "could not be cast", "does not appear", "key/value",
+    "bearer", "host", "missing \"=", "invalid ", "unexpected spaces", "in uri", "in percent-encoded", "netloc",
+    "ip address", "could not be cast", "does not appear", "key/value",
 )  # fmt: skip
 
 

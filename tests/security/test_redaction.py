@@ -148,7 +148,7 @@ def test_what_parsers_say_of_an_address_that_nobody_escaped(
         redaction.remember(one)
     try:
         parse(f"postgresql://u:{one}@127.0.0.1:5432/d")
-    except Exception as error:  # whatever it raises
+    except Exception as error:  # noqa: BLE001 - whatever it raises
         target = Target(tenant=Tenant(name="acme"), url=URL.create("postgresql+psycopg", "u", host="h", database="d"))
         failure = databases.classify(error, target)
         record = logging.LogRecord("orchestrator", logging.ERROR, "", 0, "%s", (error,), sys.exc_info())
