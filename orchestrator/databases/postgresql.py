@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.databases import faults, names, postgresql_heads
+from orchestrator.databases import faults, names, poolers, postgresql_heads
 from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
@@ -52,7 +52,7 @@ _CHANGES_SESSION = re.compile(
 )
 
 _SESSION = """
-SELECT current_schema() AS schema, pg_backend_pid() AS pid,
+SELECT current_schema() AS schema,
        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :expected) AS present
 FROM (SELECT {calls} OFFSET 0) AS settings
 """
@@ -104,14 +104,17 @@ class PostgreSQL:
         return target.schema is not None
 
     def prepare(self, connection: Connection, target: Target, application_name: str) -> None:
-        """One statement sets everything and looks where it leads."""
+        """One statement sets everything and looks where it leads.
+
+        Not before the session is known to be ours alone: what we set would stay on a pooler's for other clients.
+        """
+        _refuse_pooler(connection, target)
         settings = _settings(connection, target, application_name)
         connection.info[_APPLIED] = tuple(settings)
         connection.info[_LOCK_TIMEOUT] = settings["lock_timeout"]
         row = _apply(connection, settings, target.schema)
         connection.commit()
         connection.info.pop(_CHANGED, None)
-        _refuse_pooler(connection, row.pid, target)
         if target.schema is not None and row.schema != target.schema:
             raise _wrong_schema(target, row)
         connection.info.setdefault(_SCHEMA, connection.dialect.default_schema_name)
@@ -321,24 +324,16 @@ def _wrong_schema(target: Target, row: Row[Any]) -> Exception:
     return SchemaMismatch(f"{target.location}: the server resolves names in {where}; has {who} USAGE on the schema?")
 
 
-def _refuse_pooler(connection: Connection, pid: int, target: Target) -> None:
-    """A pooler makes up the process id that it greets us with; then see whether two of our sessions are one."""
+def _refuse_pooler(connection: Connection, target: Target) -> None:
+    """Once per session: locks and search paths would leak between clients."""
     if connection.info.get(_DIRECT):
         return
-    driver: Any = connection.connection.driver_connection
-    greeted = driver.info.backend_pid
-    if greeted != pid and _shares_sessions(connection, pid):
+    if poolers.changes_sessions(connection):
         raise PoolerInTheWay(
-            f"{target.server}: a transaction pooler stands before the server: two connections share one server session,"
+            f"{target.server}: a transaction pooler stands before the server: connections share server sessions,"
             " so that locks and search paths leak between tenants; give the server's own address"
         )
     connection.info[_DIRECT] = True
-
-
-def _shares_sessions(connection: Connection, pid: int) -> bool:
-    """Whether a second connection gets the server session that ours, idle, was just given."""
-    with connection.engine.connect() as second:
-        return second.execute(text("SELECT pg_backend_pid()")).scalar() == pid
 
 
 def _lock_key(target: Target) -> int:

@@ -20,6 +20,9 @@ MARIADB_ADVICE = (
     "mariadb-server-core`), or set ORCHESTRATE_TEST_MARIADB to the URL of an administrator of a running server, such "
     "as mysql+pymysql://admin:…@127.0.0.1:3306/mysql"
 )
+PGBOUNCER_ADVICE = (
+    "No PgBouncer program was found. Run `make services`, or install it (Debian: `apt-get install pgbouncer`)"
+)
 
 
 class NotInstalled(Exception):  # noqa: N818 - says what is the case, and what to do
@@ -36,11 +39,12 @@ def postgres_folder() -> Path:
 
 def mariadb_server() -> Path:
     """`mariadbd`."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/usr/libexec"
-    server = shutil.which("mariadbd", path=path)
-    if server is None:
-        raise NotInstalled(MARIADB_ADVICE)
-    return Path(server).resolve()
+    return _program("mariadbd", MARIADB_ADVICE)
+
+
+def pgbouncer() -> Path:
+    """`pgbouncer`."""
+    return _program("pgbouncer", PGBOUNCER_ADVICE)
 
 
 def mariadb_scripts(server: Path) -> list[Path]:
@@ -61,6 +65,14 @@ def unprivileged(*preferred: str) -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in (*preferred, "nobody") if name in known)
+
+
+def _program(name: str, advice: str) -> Path:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/usr/libexec"
+    program = shutil.which(name, path=path)
+    if program is None:
+        raise NotInstalled(advice)
+    return Path(program).resolve()
 
 
 def _postgres_folders() -> Iterator[Path]:

@@ -16,6 +16,7 @@ def main() -> int:
     missing = [
         _ensure("postgres", binaries.postgres_folder, _install_postgres),
         _ensure("mariadb", _mariadb, lambda: _apt("mariadb-server-core")),
+        _ensure("pgbouncer", binaries.pgbouncer, lambda: _apt("pgbouncer")),
     ]
     return 1 if any(missing) else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,27 +72,46 @@ def test_a_kind_of_database_that_nobody_supports_is_refused() -> None:
 
 
 class PooledConnection:
-    """Enough of a connection to PostgreSQL: the driver was greeted with one process id, the server has another."""
+    """Enough of a connection to PostgreSQL: what the driver was greeted with, and who serves it from then on.
 
-    def __init__(self, greeted: int, second: int) -> None:
+    `others` are the process ids that further connections are served by; there is one for each of them.
+    """
+
+    def __init__(self, greeted: int, ours: Sequence[int], others: Sequence[int]) -> None:
         self.info: dict[str, object] = {}
         self.connection = SimpleNamespace(driver_connection=SimpleNamespace(info=SimpleNamespace(backend_pid=greeted)))
-        answer = SimpleNamespace(scalar=lambda: second)
-        self.engine = SimpleNamespace(
-            connect=lambda: contextlib.nullcontext(SimpleNamespace(execute=lambda _query: answer))
-        )
+        self._ours, self._others = iter(ours), iter(others)
+        self.engine = SimpleNamespace(connect=self._connect)
+
+    def _connect(self) -> contextlib.AbstractContextManager[SimpleNamespace]:
+        answer = SimpleNamespace(scalar=lambda: next(self._others))
+        return contextlib.nullcontext(SimpleNamespace(execute=lambda _query: answer))
+
+    def execute(self, _query: object) -> SimpleNamespace:
+        return SimpleNamespace(scalar=lambda: next(self._ours))
+
+    def rollback(self) -> None:
+        """It is in no transaction between two statements."""
 
 
 @pytest.mark.parametrize(
-    ("greeted", "second", "refused"),
-    [(7, 8, False), (99, 8, False), (99, 7, True)],
-    ids=["none", "session", "transaction"],
+    ("greeted", "ours", "others", "refused"),
+    [
+        (7, [7], [], False),
+        (99, [7] * 19, range(8, 14), False),
+        (99, [7] * 4, [7], True),
+        (99, [7, 7, 8], [9], True),
+        (99, [7] * 7, [8, 7], True),
+    ],
+    ids=["no pooler", "session mode", "another is given ours", "ours is another", "another is given ours later"],
 )
-def test_a_pooler_that_shares_server_sessions_is_refused(greeted: int, second: int, *, refused: bool) -> None:
+def test_a_pooler_that_shares_server_sessions_is_refused(
+    greeted: int, ours: Sequence[int], others: Sequence[int], *, refused: bool
+) -> None:
     target = Target(tenant=Tenant(name="acme"), url=make_url("postgresql+psycopg://u:s3cr3t@pooler:6432/d"))
-    connection = PooledConnection(greeted, second)
+    connection = PooledConnection(greeted, ours, others)
     with pytest.raises(PoolerInTheWay, match="pooler:6432") if refused else contextlib.nullcontext():
-        postgresql._refuse_pooler(connection, 7, target)  # type: ignore[arg-type]
+        postgresql._refuse_pooler(connection, target)  # type: ignore[arg-type]
 
 
 def counting(tmp_path: Path) -> tuple[str, ...]:
