@@ -92,10 +92,18 @@ def _connect(
 ) -> DBAPIConnection:
     """Connect; a remembered password that the server refuses is asked for once more, since tokens run out."""
     if source is None:
-        return dialect.connect(*arguments, **keywords)
+        return dialect.connect(*arguments, **_encoded(dialect, keywords))
     try:
-        return dialect.connect(*arguments, **{**keywords, "password": current_password(source)})
+        return dialect.connect(*arguments, **_encoded(dialect, {**keywords, "password": current_password(source)}))
     except Exception as error:
         if not (answers.is_refused(error) and forget_password(source)):
             raise
-    return dialect.connect(*arguments, **{**keywords, "password": current_password(source)})
+    return dialect.connect(*arguments, **_encoded(dialect, {**keywords, "password": current_password(source)}))
+
+
+def _encoded(dialect: Dialect, keywords: dict[str, Any]) -> dict[str, Any]:
+    """PyMySQL writes a password in Latin-1, or fails to; the server, and every other client, means UTF-8."""
+    password = keywords.get("password")
+    if dialect.driver == "pymysql" and isinstance(password, str):
+        return {**keywords, "password": password.encode()}
+    return keywords

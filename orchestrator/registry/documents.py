@@ -20,6 +20,8 @@ Position: TypeAlias = tuple[int, int]
 
 LARGEST_FILE = 32 * 1024 * 1024
 DEEPEST_NESTING = 40
+#: below these keys stand secrets, which no problem may show
+SECRETIVE = frozenset({"password", "connect_args", "headers", "url", "ledger"})
 #: aliases that are told one by one
 MOST_ALIASES = 50
 
@@ -138,6 +140,8 @@ class _Reader:
         self._events = events
         self._depth = 0
         self._aliases = 0
+        #: within the value of a key below which secrets stand: one may begin like an alias, an anchor or a tag
+        self._within_secret = False
         #: values of anchors without an alias in them, so that following aliases cannot grow beyond the file's own size
         self._anchored: dict[str, Any] = {}
         self.problems: list[tuple[Position, str, str]] = []
@@ -164,10 +168,24 @@ class _Reader:
             self._anchored[event.anchor] = value
         return value
 
+    def _value_of(self, key: str | None, event: Any) -> Any:
+        before = self._within_secret
+        self._within_secret = before or key in SECRETIVE
+        try:
+            return self._value(event)
+        finally:
+            self._within_secret = before
+
+    def _named(self, sign: str, name: str) -> str:
+        return "" if self._within_secret else f" `{sign}{name}`"
+
+    def _quote(self, remedy: str) -> str:
+        return "put the value in quotes" if self._within_secret else remedy
+
     def _alias(self, event: Any) -> Any:
         """What an alias means, though it is refused: without it, half of the file would look wrong as well."""
         self._aliases += 1
-        text, remedy = f"alias `*{event.anchor}`: aliases are not read", "repeat the value"
+        text, remedy = f"alias{self._named('*', event.anchor)}: aliases are not read", self._quote("repeat the value")
         if self._aliases > MOST_ALIASES:
             raise _Unusable(_position(event), text, remedy)
         self._note(event, text, remedy)
@@ -186,7 +204,7 @@ class _Reader:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key, meaning = self._key(event)
             value_event = next(self._events)
-            value = self._value(value_event)
+            value = self._value_of(key, value_event)
             if key is None:
                 continue
             if key in mapping:
@@ -239,10 +257,11 @@ class _Reader:
 
     def _refuse_features(self, event: Any) -> None:
         if event.anchor is not None:
-            self._note(event, f"anchor `&{event.anchor}`: anchors are not read", "remove it; `profiles` share settings")
+            text = f"anchor{self._named('&', event.anchor)}: anchors are not read"
+            self._note(event, text, self._quote("remove it; `profiles` share settings"))
         if event.tag is not None:
-            tag = event.tag.replace(_TAG, "!!")
-            self._note(event, f"tag `{tag}`: tags are not read", "remove it, and quote the value if it is text")
+            text = f"tag{self._named('', event.tag.replace(_TAG, '!!'))}: tags are not read"
+            self._note(event, text, self._quote("remove it, and quote the value if it is text"))
 
     def _note(self, event: Any, text: str, remedy: str) -> None:
         self.problems.append((_position(event), text, remedy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +89,9 @@ class TargetBuilder:
             return read(setting)
         except Mistake as mistake:
             self._is_sound = False
+            if key in ("password", "connect_args"):
+                # What looks like a placeholder may be a piece of the secret.
+                mistake.text = re.sub(r" `\{[^`]*\}`", "", mistake.text)
             self._complain(setting, mistake)
             return None
 

@@ -82,7 +82,7 @@ def take_apart(raw: str, *, placeholders: bool) -> Template:
     parts: list[Part] = []
     end = 0
     for match in (_ALL if placeholders else _VARIABLES).finditer(raw):
-        parts += [raw[end : match.start()], _part(match)]
+        parts += [raw[end : match.start()], _part(match, in_password=_is_in_password(raw, match))]
         end = match.end()
     parts.append(raw[end:])
     if not placeholders:
@@ -90,7 +90,12 @@ def take_apart(raw: str, *, placeholders: bool) -> Template:
     return Template(raw, tuple(part for part in parts if part != ""))
 
 
-def _part(match: re.Match[str]) -> Part:
+def _is_in_password(raw: str, match: re.Match[str]) -> bool:
+    """Whether it stands before the @ of a URL: what looks like a placeholder may be a piece of a password there."""
+    return "://" in raw[: match.start()] and "@" in raw[match.end() :]
+
+
+def _part(match: re.Match[str], *, in_password: bool) -> Part:
     groups = match.groupdict()
     if groups["dollar"]:
         return "${"
@@ -101,7 +106,8 @@ def _part(match: re.Match[str]) -> Part:
     name = groups["placeholder"]
     if not _PLACEHOLDER.fullmatch(name):
         hint = nearest(name, ["tenant", "database", "label."], "known are {tenant}, {database} and {label.NAME}")
-        raise Mistake(f"unknown placeholder `{{{name}}}`", f"{hint}; a literal brace is written {{{{", is_general=True)
+        written = "" if in_password else f" `{{{name}}}`"
+        raise Mistake(f"unknown placeholder{written}", f"{hint}; a literal brace is written {{{{", is_general=True)
     return Placeholder(name)
 
 
