@@ -17,6 +17,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 
 from orchestrator.errors import ExitCode, OrchestratorError, UsageError
+from orchestrator.ledger.holders import this_process
 from orchestrator.ledger.protocol import Ledger
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, RunStatus, Status
 from orchestrator.plans import Command, Job, Plan, Wave
@@ -129,7 +130,8 @@ class LedgerContract(abc.ABC):
         """All that `Run` shows comes back, from another connection too."""
         decided = plan([wave("acme", "globex")], settled("hooli"))
         with self._opened() as ledger:
-            run = ledger.open_run(decided, operator="ops@host", fleet=40, parent="r-20261121-000000-0001")
+            lease = ledger.acquire(this_process("ops@host"))
+            run = ledger.open_run(decided, operator="ops@host", fleet=40, parent="r-20261121-000000-0001", lease=lease)
             assert run.id.startswith("r-")
             assert (run.project, run.environment, run.parent) == ("billing", "test", "r-20261121-000000-0001")
             assert (run.command, run.revision, run.strategy) == (Command.UPGRADE, ("r003",), "careful")
@@ -272,7 +274,8 @@ class LedgerContract(abc.ABC):
                 with _raises(UsageError, "no run"):
                     other.close_run(run, RunStatus.ABORTED, ExitCode.FAILURES)
         with self._opened() as ledger:
-            assert ledger.run(run).status is RunStatus.RUNNING
+            assert ledger.run(run).exit_code is None
+            assert list(ledger.attempts(run, "acme")) == []
 
     def test_only_what_was_planned_is_started(self) -> None:
         """An intent needs a job of that run."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.ledger.protocol import Holder
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/pid")
 _MOST_PIDS = 2**31
 
 
@@ -66,7 +67,7 @@ def _lives(holder: Holder) -> bool | None:
 def _namespace() -> str:
     """Where and since when pids of this process mean something; empty where the system does not tell."""
     try:
-        return f"{_BOOT.read_text().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+        return f"{_BOOT.read_text().strip()}/{_NAMESPACE.stat().st_ino}"
     except OSError:
         return ""
 

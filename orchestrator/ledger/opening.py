@@ -8,23 +8,35 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.ledger import addresses, versions
-from orchestrator.ledger.protocol import Ledger
-from orchestrator.ledger.sql import SqlLedger, ledger_error
+from orchestrator.ledger.protocol import LEASE_SECONDS, Ledger
+from orchestrator.ledger.sql import SqlLedger
+from orchestrator.ledger.transactions import ledger_error
 
 
 @overload
-def open_ledger(url: str | URL, *, project: str, environment: str, create: Literal[True] = True) -> Ledger: ...
+def open_ledger(
+    url: str | URL, *, project: str, environment: str, create: Literal[True] = True, lease_seconds: float = ...
+) -> Ledger: ...
 
 
 @overload
-def open_ledger(url: str | URL, *, project: str, environment: str, create: bool) -> Ledger | None: ...
+def open_ledger(
+    url: str | URL, *, project: str, environment: str, create: bool, lease_seconds: float = ...
+) -> Ledger | None: ...
 
 
-def open_ledger(url: str | URL, *, project: str, environment: str, create: bool = True) -> Ledger | None:
+def open_ledger(
+    url: str | URL,
+    *,
+    project: str,
+    environment: str,
+    create: bool = True,
+    lease_seconds: float = LEASE_SECONDS,
+) -> Ledger | None:
     """Open the ledger, bringing older tables up to date; `Refused` when they are newer than this code.
 
     Where there is none it is created, or None is returned with `create=False`: a command that only reads leaves no
-    file behind.
+    file behind. All who use one ledger agree on how long a holder of the lease may be silent.
     """
     address = addresses.parse(url)
     if create:
@@ -44,7 +56,7 @@ def open_ledger(url: str | URL, *, project: str, environment: str, create: bool 
     if not ready:
         engine.dispose()
         return None
-    return SqlLedger(engine, place=place, project=project, environment=environment)
+    return SqlLedger(engine, place=place, project=project, environment=environment, lease_seconds=lease_seconds)
 
 
 def _prepare(engine: Engine, place: str, *, create: bool) -> bool:

@@ -2,63 +2,94 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, bindparam, exists, func, insert, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, exists, func, insert, literal, select, update
 
-from orchestrator.errors import ExitCode, LedgerError
-from orchestrator.ledger import tables
+from orchestrator.errors import ExitCode, LeaseLost
+from orchestrator.ledger import leases, statements, tables
+from orchestrator.ledger.audit import AuditRows
 from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, several_runs
-from orchestrator.ledger.protocol import Attempt, Run
+from orchestrator.ledger.lease_rows import LeaseRows
+from orchestrator.ledger.protocol import LEASE_SECONDS, Attempt, AuditEntry, Holder, Lease, Run, StopRequest
+from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, plan_columns, run_of
+from orchestrator.ledger.transactions import Transactions, now
 from orchestrator.outcomes import Outcome, RunStatus, count
 from orchestrator.plans import Job, Plan
-from orchestrator.redaction import first_line, scrub
-
-T = TypeVar("T")
 
 #: columns of a run that `Run` shows; the plan is large
 _SHOWN = [column for column in tables.runs.c if column.name not in {"plan", "host"}]
 
 
-_tried = tables.attempts.c
-_last_try = (
-    select(func.max(_tried.number))
-    .where(_tried.run == bindparam("of_run"), _tried.target == bindparam("of_target"))
-    .scalar_subquery()
-)
-#: the two statements that every job costs, built once: building them takes longer than SQLite takes to run them
-_START = (
-    insert(tables.attempts)
-    .values(
-        run=bindparam("of_run"),
-        target=bindparam("of_target"),
-        started_at=bindparam("moment"),
-        number=func.coalesce(_last_try, 0) + 1,
-    )
-    .returning(_tried.number)
-)
-_RECORD = insert(tables.outcomes).values(attempt=_last_try).returning(tables.outcomes.c.id)
-_FAIL = insert(tables.failures)
-
-
 class SqlLedger:
     """Each write is one committed transaction; most are one statement, since a run of thousands makes thousands."""
 
-    def __init__(self, engine: Engine, *, place: str, project: str, environment: str) -> None:
-        self._engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._place = place
+    def __init__(
+        self, engine: Engine, *, place: str, project: str, environment: str, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        self._transactions = Transactions(engine, place)
         self._project = project
         self._environment = environment
+        self._leases = LeaseRows(
+            self._transactions, project=project, environment=environment, lease_seconds=lease_seconds
+        )
+        self._audit = AuditRows(self._transactions, project=project, environment=environment)
+        self._start_fenced = statements.fenced_start(self._leases)
+        self._record_fenced = statements.fenced_record(self._leases)
         #: runs known to be of this project and environment
         self._known: set[str] = set()
+        #: runs whose counts are known to be open, so that outcomes may be added
+        self._counting: set[str] = set()
+        #: fencing number under which a run is written
+        self._tokens: dict[str, int] = {}
+        #: for runs that were opened here, the latest outcome of each target: what need not be written again
+        self._written: dict[str, dict[str, Outcome]] = {}
 
-    def open_run(self, plan: Plan, *, operator: str, fleet: int, parent: str | None = None) -> Run:
-        """Write the run, its jobs and the outcomes that are settled already, before any work."""
+    # -- the lease and the audit table --------------------------------------------------------------------------
+
+    def acquire(self, holder: Holder) -> Lease:
+        """Take the lease of this project and environment; raises `LeaseHeld` while somebody alive holds it."""
+        return leases.acquire(self._leases, holder)
+
+    def renew(self, lease: Lease) -> StopRequest | None:
+        """Say that the holder lives; returns what was asked of it."""
+        return self._leases.renew(lease.token)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; nothing happens when it is another's already."""
+        self._leases.release(lease.token)
+
+    def live(self) -> Lease | None:
+        """The lease as somebody alive holds it now, None when nobody does."""
+        entry = leases.live(self._leases)
+        return None if entry is None else entry.lease
+
+    def request_stop(self, run: str, request: StopRequest) -> bool:
+        """Ask the live runner of that run to stop; False when there is none."""
+        return self._leases.ask(run, request)
+
+    def note(
+        self, holder: Holder, action: str, *, run: str | None = None, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add one row to the audit table."""
+        self._audit.add(holder, action, run=run, detail=detail or {})
+
+    def audit(self, limit: int = 50) -> Sequence[AuditEntry]:
+        """Rows of the audit table, latest first."""
+        return self._audit.latest(limit)
+
+    # -- writing runs -------------------------------------------------------------------------------------------
+
+    def open_run(
+        self, plan: Plan, *, operator: str, fleet: int, parent: str | None = None, lease: Lease | None = None
+    ) -> Run:
+        """Write the run, its jobs and the outcomes that are settled already, before any work; live under the lease."""
         jobs = tuple(plan.jobs)
         row = {
             **plan_columns(plan),
@@ -67,58 +98,139 @@ class SqlLedger:
             "environment": self._environment,
             "operator": operator,
             "status": RunStatus.RUNNING.value,
-            "started_at": _now(),
+            "started_at": now(),
             "size": len(jobs) + len(plan.settled),
             "fleet": fleet,
         }
 
         # This read also finds a dead connection, so that the write need not be tried again: it may not come twice.
-        run = self._run_one(_free_id)
+        run = self._transactions.read(_free_id)
 
         def write(connection: Connection) -> None:
             connection.execute(insert(tables.runs), {**row, "id": run})
             if jobs:
                 rows = [job_columns(run, job, position) for position, job in enumerate(jobs)]
                 connection.execute(insert(tables.jobs), rows)
-            _add_outcomes(connection, run, plan.settled)
+            _add_outcomes(connection, run, plan.settled, {})
+            if lease is not None and not self._leases.link(connection, lease.token, run):
+                raise self._lost(lease.token)
 
-        self._write(write, tries=1)
-        return self.run(run)
+        self._transactions.write(write, tries=1)
+        self._follow(run, lease)
+        self._written[run] = {outcome.target: outcome for outcome in plan.settled}
+        return dataclasses.replace(self.run(run), status=RunStatus.RUNNING)
+
+    def adopt_run(self, run: str, lease: Lease, *, reopen: bool = False) -> Run:
+        """Let later writes to a run of before stand under this lease; with `reopen` it is `running`, live, unended."""
+        self._check(run)
+        values: dict[str, Any] = {"counts": None}
+        if reopen:
+            values |= {"status": RunStatus.RUNNING.value, "exit_code": None, "finished_at": None}
+
+        def write(connection: Connection) -> None:
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(**values))
+            self._guard(connection, lease.token)
+            if reopen:
+                self._leases.link(connection, lease.token, run)
+
+        self._transactions.write(write)
+        self._follow(run, lease)
+        self._written.pop(run, None)
+        found = self.run(run)
+        return dataclasses.replace(found, status=RunStatus.RUNNING) if reopen else found
+
+    def add_jobs(self, run: str, jobs: Sequence[Job]) -> None:
+        """Add jobs to a run of before, behind its own; those that it has already are left as they are."""
+        self._check(run)
+        planned = tables.jobs.c
+
+        def write(connection: Connection) -> None:
+            present = set(connection.execute(select(planned.target).where(planned.run == run)).scalars())
+            last = connection.execute(select(func.max(planned.position)).where(planned.run == run)).scalar_one()
+            first = 0 if last is None else last + 1
+            new = [job for job in jobs if job.target not in present]
+            if new:
+                rows = [job_columns(run, job, position) for position, job in enumerate(new, first)]
+                connection.execute(insert(tables.jobs), rows)
+            self._guard(connection, self._tokens.get(run))
+
+        self._transactions.write(write)
 
     def start(self, run: str, job: Job) -> int:
         """Write the intent to run a job; returns the number of this attempt, from 1."""
         self._check(run)
-        values = {"of_run": run, "of_target": job.target, "moment": _now()}
-        return self._run_one(lambda connection: int(connection.execute(_START, values).scalar_one()))
+        token = self._tokens.get(run)
+        statement = statements.START if token is None else self._start_fenced
+        values = {"of_run": run, "of_target": job.target, "of_started_at": now(), **_of(token)}
+        number = self._transactions.write_one(
+            lambda connection: connection.execute(statement, values).scalar_one_or_none()
+        )
+        if number is None:
+            raise self._lost(token)
+        return int(number)
 
     def record(self, run: str, outcome: Outcome) -> None:
         """Write what happened to a job."""
         self._check(run)
-        values = {**outcome_columns(run, outcome, _now()), "of_run": run, "of_target": outcome.target}
+        self._reopen_counts(run)
+        token = self._tokens.get(run)
+        statement = statements.RECORD if token is None else self._record_fenced
+        columns = outcome_columns(run, outcome, now())
+        values = {**{f"of_{name}": value for name, value in columns.items()}, **_of(token)}
 
-        def write(connection: Connection) -> None:
-            number = connection.execute(_RECORD, values).scalar_one()
-            if outcome.failure is not None:
-                connection.execute(_FAIL, failure_columns(run, outcome, number))
+        def write(connection: Connection) -> bool:
+            number = connection.execute(statement, values).scalar_one_or_none()
+            if number is not None and outcome.failure is not None:
+                connection.execute(statements.FAIL, failure_columns(run, outcome, number))
+            return number is not None
 
-        # One statement is a transaction by itself, and spares the round trips of BEGIN and COMMIT.
-        (self._run_one if outcome.failure is None else self._write)(write)
+        transactions = self._transactions
+        if not (transactions.write_one if outcome.failure is None else transactions.write)(write):
+            raise self._lost(token)
+        if run in self._written:
+            self._written[run][outcome.target] = outcome
 
     def close_run(self, run: str, status: RunStatus, exit_code: ExitCode, outcomes: Sequence[Outcome] = ()) -> Run:
-        """Write how the run ended, with the outcomes of jobs that never started."""
+        """Write how the run ended, with those of the outcomes that it does not have yet."""
         self._check(run)
-        ending = {"status": status.value, "exit_code": int(exit_code), "finished_at": _now()}
+        tries = self._transactions.read(lambda connection: _open_tries(connection, run)) if outcomes else {}
+        new = self._unwritten(run, outcomes, tries)
+        ending = {"status": status.value, "exit_code": int(exit_code), "finished_at": now()}
 
         def write(connection: Connection) -> None:
-            _add_outcomes(connection, run, outcomes)
-            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(**ending))
+            _add_outcomes(connection, run, new, tries)
+            counts = _counts(connection, [run])[run]
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(**ending, counts=counts))
+            self._guard(connection, self._tokens.get(run))
 
-        self._write(write)
+        self._transactions.write(write)
+        self._written.pop(run, None)
+        self._counting.discard(run)
         return self.run(run)
+
+    def prune(self, *, keep: int = 0, before: datetime.datetime | None = None) -> Sequence[str]:
+        """Delete closed runs but the `keep` latest runs, those of before that moment only; returns their ids."""
+        found = tables.runs.c
+        statement = self._own(found.id, found.parent, found.status, found.started_at, found.finished_at)
+        rows = self._transactions.read(lambda connection: connection.execute(statement).all())
+        runs = [
+            Candidate(id=row.id, parent=row.parent, status=RunStatus(row.status), at=row.finished_at or row.started_at)
+            for row in rows
+        ]
+        pruned = [run for run in prunable(runs, keep=keep, before=before) if self._delete(run)]
+        if pruned and self.live() is None:
+            self._transactions.give_space_back()
+        return pruned
+
+    # -- reading runs -------------------------------------------------------------------------------------------
 
     def runs(self, limit: int = 20) -> Sequence[Run]:
         """Runs of this project and environment, latest first."""
         return self._find(self._own(*_SHOWN).limit(limit))
+
+    def open_runs(self) -> Sequence[Run]:
+        """Runs that are running, paused, interrupted or halted, latest first."""
+        return self._find(self._own(*_SHOWN).where(tables.runs.c.status.in_(OPEN)))
 
     def run(self, run: str | None = None) -> Run:
         """One run by its id or a unique beginning of it, the latest without one; `UsageError` when there is none."""
@@ -127,53 +239,46 @@ class SqlLedger:
         else:
             found = self._find(self._own(*_SHOWN).where(tables.runs.c.id.startswith(run, autoescape=True)).limit(NAMED))
         if not found:
-            raise no_such_run(run, self._latest_ids(), self._scope)
+            raise no_such_run(run, self._latest_ids(), self._leases.scope)
         if len(found) > 1:
             raise several_runs(str(run), [each.id for each in found])
         self._known.add(found[0].id)
         return found[0]
 
+    def plan(self, run: str) -> Plan:
+        """The plan of a run as it was frozen."""
+        self._check(run)
+        statement = select(tables.runs.c.plan).where(tables.runs.c.id == run)
+        packed = self._transactions.read(lambda connection: connection.execute(statement).scalar_one())
+        return Plan.from_json(json.loads(zlib.decompress(packed)))
+
     def outcomes(self, run: str) -> Sequence[Outcome]:
         """The latest outcome of each target of a run, in the plan's order; targets without one are left out."""
+        return [Outcome.from_json(data) for _, data in self._latest_outcomes(run)]
+
+    def unsettled(self, run: str) -> Sequence[str]:
+        """Targets with an intent that no outcome followed, in the plan's order."""
         self._check(run)
-        same_job = (tables.jobs.c.run == tables.outcomes.c.run) & (tables.jobs.c.target == tables.outcomes.c.target)
-        position = tables.jobs.c.position
-        statement = (
-            select(tables.outcomes.c.data)
-            .outerjoin_from(tables.outcomes, tables.jobs, same_job)
-            .where(tables.outcomes.c.id.in_(_latest([run])))
-            .order_by(position.is_(None), position, tables.outcomes.c.id)
-        )
-        rows = self._run_one(lambda connection: connection.execute(statement).scalars().all())
-        return [Outcome.from_json(data) for data in rows]
+        return list(self._transactions.read(lambda connection: _open_tries(connection, run)))
 
     def attempts(self, run: str, target: str) -> Sequence[Attempt]:
         """All tries of one target in one run, first to last."""
         self._check(run)
-        tried, ended = tables.attempts.c, tables.outcomes.c
-        same_try = (ended.run == tried.run) & (ended.target == tried.target) & (ended.attempt == tried.number)
-        statement = (
-            select(tried.number, tried.started_at, ended.recorded_at, ended.data)
-            .outerjoin_from(tables.attempts, tables.outcomes, same_try)
-            .where(_tries(run, target))
-            .order_by(tried.number, ended.id)
-        )
-        rows = self._run_one(lambda connection: connection.execute(statement).all())
+        statement = statements.tries(run, target)
+        rows = self._transactions.read(lambda connection: connection.execute(statement).all())
         # An outcome that came twice is there twice; the later one replaces the earlier.
         return tuple({row.number: _attempt(*row) for row in rows}.values())
 
     def fleet(self) -> int | None:
         """Size of the whole registry at the latest run, None before the first."""
         statement = self._own(tables.runs.c.fleet).limit(1)
-        return self._run_one(lambda connection: connection.execute(statement).scalar_one_or_none())
+        return self._transactions.read(lambda connection: connection.execute(statement).scalar_one_or_none())
 
     def close(self) -> None:
         """Release the connections."""
-        self._engine.dispose()
+        self._transactions.close()
 
-    @property
-    def _scope(self) -> str:
-        return f"{self._project}/{self._environment}"
+    # -- parts --------------------------------------------------------------------------------------------------
 
     def _own(self, *columns: ColumnElement[Any]) -> Select[Any]:
         """Runs of this project and environment, latest first."""
@@ -184,71 +289,88 @@ class SqlLedger:
         )
 
     def _find(self, statement: Select[Any]) -> list[Run]:
-        rows = self._run_one(lambda connection: connection.execute(statement).all())
-        counts = self._counts([row.id for row in rows])
-        return [run_of(row, counts[row.id]) for row in rows]
-
-    def _counts(self, runs: Sequence[str]) -> dict[str, dict[str, int]]:
-        found = tables.outcomes.c
-        statement = (
-            select(found.run, found.status, func.count())
-            .where(found.id.in_(_latest(runs)))
-            .group_by(found.run, found.status)
-        )
-        counts = {run: count(()) for run in runs}
-        for run, status, number in self._run_one(lambda connection: connection.execute(statement).all()):
-            counts[run][status] = number
-        return counts
+        rows = self._transactions.read(lambda connection: connection.execute(statement).all())
+        going = [row.id for row in rows if row.counts is None]
+        counted = self._transactions.read(lambda connection: _counts(connection, going)) if going else {}
+        runs = [run_of(row, counted.get(row.id) or {**count(()), **row.counts}) for row in rows]
+        if all(run.status is not RunStatus.RUNNING for run in runs):
+            return runs
+        lease = self.live()
+        return [_told(run, lease) for run in runs]
 
     def _latest_ids(self) -> Sequence[str]:
         statement = self._own(tables.runs.c.id).limit(NAMED)
-        return self._run_one(lambda connection: connection.execute(statement).scalars().all())
+        return self._transactions.read(lambda connection: connection.execute(statement).scalars().all())
+
+    def _latest_outcomes(self, run: str) -> Sequence[tuple[str, dict[str, Any]]]:
+        self._check(run)
+        statement = statements.latest_outcomes(run)
+        return self._transactions.read(
+            lambda connection: [(target, data) for target, data in connection.execute(statement)]
+        )
 
     def _check(self, run: str) -> None:
         """Refuse a run of another project or environment; asks the database once per run."""
         if run in self._known:
             return
         statement = self._own(tables.runs.c.id).where(tables.runs.c.id == run)
-        if self._run_one(lambda connection: connection.execute(statement).scalar_one_or_none()) is None:
-            raise no_such_run(run, self._latest_ids(), self._scope)
+        if self._transactions.read(lambda connection: connection.execute(statement).scalar_one_or_none()) is None:
+            raise no_such_run(run, self._latest_ids(), self._leases.scope)
         self._known.add(run)
 
-    def _run_one(self, work: Callable[[Connection], T]) -> T:
-        """One statement, committed by itself."""
-        return self._guarded(self._autocommit.connect, work, tries=2)
+    def _follow(self, run: str, lease: Lease | None) -> None:
+        """Write to that run under that lease from now on."""
+        self._known.add(run)
+        self._counting.add(run)
+        if lease is not None:
+            self._tokens[run] = lease.token
 
-    def _write(self, work: Callable[[Connection], T], *, tries: int = 2) -> T:
-        """Several statements in one transaction."""
-        return self._guarded(self._engine.begin, work, tries=tries)
+    def _guard(self, connection: Connection, token: int | None) -> None:
+        """Undo the transaction, at its end so that it holds up no heartbeat, when the lease has been lost."""
+        if token is None:
+            return
+        held = connection.execute(self._leases.fence(literal(1), token=literal(token)))
+        if held.scalar_one_or_none() is None:
+            raise self._lost(token)
 
-    def _guarded(self, connect: Callable[[], Any], work: Callable[[Connection], T], *, tries: int) -> T:
-        """Try again on a new connection when the one that was kept turns out to be dead.
+    def _lost(self, token: int | None) -> LeaseLost:
+        return leases.lost(self._leases.read(), token or 0, self._leases.scope)
 
-        What may be tried twice may be written twice: an intent or an outcome that is there twice says the same.
-        """
-        try:
-            with connect() as connection:
-                return work(connection)
-        except DBAPIError as error:
-            if not (error.connection_invalidated and tries > 1):
-                raise ledger_error(error, self._place) from None
-        except SQLAlchemyError as error:
-            raise ledger_error(error, self._place) from None
-        return self._guarded(connect, work, tries=tries - 1)
+    def _reopen_counts(self, run: str) -> None:
+        """Forget how often each status came when the run was closed: here comes another outcome."""
+        if run in self._counting:
+            return
+        statement = update(tables.runs).where(tables.runs.c.id == run).values(counts=None)
+        self._transactions.write_one(lambda connection: connection.execute(statement))
+        self._counting.add(run)
+
+    def _unwritten(self, run: str, outcomes: Sequence[Outcome], tries: Mapping[str, int]) -> list[Outcome]:
+        """Those that are news: a fleet where nothing is due would be written down twice."""
+        if not outcomes:
+            return []
+        written = self._written.get(run)
+        if written is not None:
+            return [each for each in outcomes if each.target in tries or written.get(each.target) != each]
+        recorded = dict(self._latest_outcomes(run))
+        return [each for each in outcomes if each.target in tries or recorded.get(each.target) != each.to_json()]
+
+    def _delete(self, run: str) -> bool:
+        """Delete a run with all that hangs on it, in one transaction; False when it is open again, or gone."""
+        found = tables.runs.c
+        statement = delete(tables.runs).where(found.id == run, found.status.not_in(OPEN)).returning(found.id)
+        deleted = self._transactions.write_one(lambda connection: connection.execute(statement).scalar_one_or_none())
+        self._known.discard(run)
+        return deleted is not None
 
 
-def ledger_error(error: SQLAlchemyError, place: str) -> LedgerError:
-    """What a driver says, without what it may quote: the cause is not chained, since it may hold the URL."""
-    cause = getattr(error, "orig", None) or error
-    said = scrub(first_line(str(cause))) or type(cause).__name__
-    return LedgerError(
-        f"the ledger at {place} cannot be used: {said}; mend that, or name another ledger with `ledger:` in "
-        "tenants.yaml or ORCHESTRATE_LEDGER"
-    )
+def _of(token: int | None) -> dict[str, int]:
+    return {} if token is None else {"of_token": token}
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _told(run: Run, lease: Lease | None) -> Run:
+    """A run that nobody alive drives was interrupted, though nobody could write that down."""
+    is_live = run.status is not RunStatus.RUNNING or (lease is not None and lease.run == run.id)
+    return run if is_live else dataclasses.replace(run, status=RunStatus.INTERRUPTED)
 
 
 def _attempt(
@@ -261,33 +383,36 @@ def _attempt(
     return Attempt(number=number, started_at=started_at, finished_at=finished_at, outcome=outcome)
 
 
-def _tries(run: str, target: str) -> ColumnElement[bool]:
-    return (tables.attempts.c.run == run) & (tables.attempts.c.target == target)
+def _counts(connection: Connection, runs: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts = {run: count(()) for run in runs}
+    for run, status, number in connection.execute(statements.counts(runs)):
+        counts[run][status] = number
+    return counts
 
 
-def _latest(runs: Sequence[str]) -> Select[tuple[int]]:
-    """Ids of the latest outcome of each target."""
-    found = tables.outcomes.c
-    return select(func.max(found.id)).where(found.run.in_(runs)).group_by(found.run, found.target)
+def _open_tries(connection: Connection, run: str) -> dict[str, int]:
+    """Number of the attempt that no outcome followed, by target, in the plan's order."""
+    rows = connection.execute(statements.unsettled(run)).all()
+    return {target: number for target, number in rows}  # noqa: C416 - rows are not tuples to mypy
 
 
 def _free_id(connection: Connection) -> str:
     while True:
-        run = new_run_id(_now())
+        run = new_run_id(now())
         if not connection.execute(select(exists().where(tables.runs.c.id == run))).scalar_one():
             return run
 
 
-def _add_outcomes(connection: Connection, run: str, outcomes: Sequence[Outcome]) -> None:
-    moment = _now()
-    plain = [outcome_columns(run, outcome, moment) for outcome in outcomes if outcome.failure is None]
-    failing = [outcome for outcome in outcomes if outcome.failure is not None]
+def _add_outcomes(connection: Connection, run: str, outcomes: Sequence[Outcome], tries: Mapping[str, int]) -> None:
+    """Outcomes of the attempts that are still open, by target, and of targets that were never tried."""
+    moment = now()
+    rows = [{**outcome_columns(run, outcome, moment), "attempt": tries.get(outcome.target)} for outcome in outcomes]
+    plain = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome.failure is None]
+    failing = [(row, outcome) for row, outcome in zip(rows, outcomes, strict=True) if outcome.failure is not None]
     if plain:
         connection.execute(insert(tables.outcomes), plain)
     if failing:
         statement = insert(tables.outcomes).returning(tables.outcomes.c.id, sort_by_parameter_order=True)
-        numbers = connection.execute(
-            statement, [outcome_columns(run, outcome, moment) for outcome in failing]
-        ).scalars()
-        rows = [failure_columns(run, outcome, number) for outcome, number in zip(failing, numbers, strict=True)]
-        connection.execute(insert(tables.failures), rows)
+        numbers = connection.execute(statement, [row for row, _ in failing]).scalars()
+        causes = [failure_columns(run, outcome, number) for (_, outcome), number in zip(failing, numbers, strict=True)]
+        connection.execute(insert(tables.failures), causes)

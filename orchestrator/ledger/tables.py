@@ -6,6 +6,7 @@ import datetime
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -66,6 +67,8 @@ runs = Table(
     Column("finished_at", Moment),
     Column("size", Integer, nullable=False),
     Column("fleet", Integer, nullable=False),
+    #: outcomes by status as the run ended, null while it may get more of them
+    Column("counts", JSON(none_as_null=True)),
     Index("orchestrate_runs_by_scope", "project", "environment", "number"),
 )
 
@@ -126,4 +129,42 @@ failures = Table(
     Column("revision", Text),
     Column("fingerprint", Text, nullable=False),
     Index("orchestrate_failures_by_cause", "run", "fingerprint"),
+)
+
+#: one row for each project and environment; its latest holder stays in it, so that the next one's number is higher
+leases = Table(
+    "orchestrate_leases",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    Column("token", Integer, nullable=False),
+    #: the run that is live under it
+    Column("run", Text),
+    Column("operator", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("birth", Text, nullable=False),
+    Column("acquired_at", Moment, nullable=False),
+    Column("renewed_at", Moment, nullable=False),
+    #: what somebody asked of the holder
+    Column("stop", Text),
+    Column("released", Boolean, nullable=False),
+)
+
+#: only ever added to: triggers refuse everything else
+audit = Table(
+    "orchestrate_audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("action", Text, nullable=False),
+    #: the run may be gone
+    Column("run", Text),
+    Column("detail", JSON, nullable=False),
+    Index("orchestrate_audit_by_scope", "project", "environment", "id"),
 )

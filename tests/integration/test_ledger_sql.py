@@ -115,25 +115,27 @@ def test_opening_an_up_to_date_ledger_costs_one_read(url: URL) -> None:
 def test_an_older_ledger_is_upgraded_and_a_newer_one_refused(
     url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = versions.VERSIONS[-1]
     ledger = open_ledger(url, **SCOPE)
-    run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=3)
+    opened = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=3)
+    run = ledger.close_run(opened.id, RunStatus.HALTED, ExitCode.FAILURES)
     ledger.close()
 
     later = tmp_path / "later"
     shutil.copytree(Path(orchestrator.ledger.__file__).parent / "migrations", later)
-    (later / "versions" / "r0002_more.py").write_text(
-        "from alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    (later / "versions" / "r9999_more.py").write_text(
+        f"from alembic import op\nrevision = '9999'\ndown_revision = '{known}'\n"
         "def upgrade():\n    op.execute('CREATE TABLE orchestrate_more (id INTEGER)')\n"
     )
     with monkeypatch.context() as newer:
-        newer.setattr(versions, "VERSIONS", ("0001", "0002"))
+        newer.setattr(versions, "VERSIONS", (*versions.VERSIONS, "9999"))
         newer.setattr(versions, "_SCRIPTS", str(later))
         ledger = open_ledger(url, **SCOPE)
         assert ledger.run() == run
         ledger.close()
 
     for create in (True, False):
-        with pytest.raises(Refused, match=r"version 0002.*version 0001.*upgrade alembic-orchestrator") as refused:
+        with pytest.raises(Refused, match=rf"version 9999.*version {known}.*upgrade alembic-orchestrator") as refused:
             open_ledger(url, **SCOPE, create=create)
         assert refused.value.exit_code is ExitCode.REFUSED
 
