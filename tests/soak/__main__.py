@@ -1,0 +1,100 @@
+"""`python -m tests.soak kills|points|states`: the long forms of the reliability tests; `make soak` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.services import session
+from tests.soak import crash_points, grounds, kills
+from tests.soak.launching import launcher
+from tests.soak.mortals import mortal
+
+#: where what was found is kept; a soak that was stopped goes on from it
+RESULTS = Path(__file__).parents[2] / "build" / "soak"
+
+
+def main() -> int:
+    """1 when anything was wrong."""
+    asked = _arguments()
+    session.open_session()
+    try:
+        engines = grounds.ENGINES if asked.engine == "all" else (asked.engine,)
+        return max(asked.harness(asked, engine) for engine in engines)
+    finally:
+        session.close_session()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    harnesses = parser.add_subparsers(required=True)
+    random = harnesses.add_parser("kills", help="SIGKILL at random moments")
+    random.set_defaults(harness=_kills)
+    random.add_argument("--kills", type=int, default=200)
+    random.add_argument("--seed", type=int, default=1)
+    random.add_argument("--tenants", type=int, default=60)
+    random.add_argument("--server", action="store_true", help="kill the database server instead")
+    points = harnesses.add_parser("points", help="SIGKILL at every place of every command")
+    points.set_defaults(harness=_points)
+    points.add_argument("--tenants", type=int, default=3)
+    points.add_argument("--every", type=int, default=1)
+    points.add_argument("--scenario", action="append", choices=[each.name for each in crash_points.SCENARIOS])
+    for each in (random, points):
+        each.add_argument("--engine", choices=[*grounds.ENGINES, "all"], default="all")
+    return parser.parse_args()
+
+
+def _kills(asked: argparse.Namespace, engine: str) -> int:
+    if asked.server and engine == "sqlite":
+        return 0
+    name = f"{engine}-{asked.tenants}{'-server' if asked.server else ''}-seed{asked.seed}"
+    size = grounds.Size(tenants=asked.tenants, revisions=8)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(mortal(engine)) if asked.server else None
+        ground = stack.enter_context(grounds.ground(engine, size, server.url if server else None))
+        series = kills.Series(ground, asked.seed, server)
+        verdicts = kills.soak(series, RESULTS / f"{name}.jsonl", asked.kills)
+    print(f"{name}: {kills.summary(verdicts)}", flush=True)
+    return int(any(verdict.problems for verdict in verdicts))
+
+
+def _points(asked: argparse.Namespace, engine: str) -> int:
+    wrong = 0
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for scenario in crash_points.SCENARIOS:
+        if asked.scenario and scenario.name not in asked.scenario:
+            continue
+        size = grounds.Size(tenants=asked.tenants, revisions=8, starts=(0, 3, 1))
+        with grounds.ground(engine, size) as ground, launcher() as commands:
+            began = time.monotonic()
+            stage = crash_points.Stage(ground=ground, launcher=commands)
+            found = list(
+                _told(engine, scenario, crash_points.sweep(stage, scenario, crash_points.points(every=asked.every)))
+            )
+        bad = sum(bool(crash.problems) for crash in found)
+        print(
+            f"{engine}, {scenario.name}: {len(found)} points, {bad} wrong, {time.monotonic() - began:.0f} s", flush=True
+        )
+        wrong += bad
+    return int(wrong > 0)
+
+
+def _told(
+    engine: str, scenario: crash_points.Scenario, crashes: Iterator[crash_points.Crash]
+) -> Iterator[crash_points.Crash]:
+    with (RESULTS / f"points-{engine}.jsonl").open("a") as file:
+        for crash in crashes:
+            line = json.dumps({"scenario": scenario.name, **dataclasses.asdict(crash)})
+            file.write(f"{line}\n")
+            if crash.problems:
+                print(line, flush=True)
+            yield crash
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
