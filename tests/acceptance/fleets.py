@@ -67,7 +67,7 @@ class Project:
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env={**_inherited(), **self.environment, **variables},
+            env={**inherited(), **self.environment, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -248,6 +248,7 @@ def assert_readable(done: Done, says: str, *secrets: str) -> None:
         assert secret not in done.text, f"{secret!r} is in:\n{done}"
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
+    """What commands see of this process's environment."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
     return {**{key: os.environ[key] for key in kept if key in os.environ}, "NO_COLOR": "1"}

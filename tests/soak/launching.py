@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import failpoints
-from tests.acceptance.fleets import Done, Project, _inherited
+from tests.acceptance.fleets import Done, Project, inherited
 
 #: packages whose import starts something, or needs more than this process has
 _SKIPPED = ("orchestrator.flask", "orchestrator.registry.__main__", "orchestrator.ledger.migrations.env")
@@ -43,7 +43,7 @@ class Launcher:
         request = {
             "arguments": arguments,
             "folder": str(project.folder),
-            "environment": {**_inherited(), **project.environment},
+            "environment": {**inherited(), **project.environment},
             "failpoint": failpoint or "0:off",
             "output": str(output),
         }

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.fleets import Done, Project, _inherited
+from tests.acceptance.fleets import Done, Project, inherited
 
 #: in the environment of every process of one command, whoever its parent is by now
 _MARK = "SOAK_FAMILY"
@@ -84,7 +84,7 @@ def start(project: Project, *arguments: str) -> Running:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "orchestrate"), *arguments],
             cwd=project.folder,
-            env={**_inherited(), **project.environment, _MARK: mark},
+            env={**inherited(), **project.environment, _MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
