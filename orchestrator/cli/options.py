@@ -320,24 +320,35 @@ _PLANNING: Sequence[Decorator] = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """The flags of commands that write, as they were typed."""
+class Execution:
+    """The flags of commands that migrate, as they were typed."""
+
+    confirm: str | None
+    executor: str
+    end_orphans: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of `Project.run` and `Project.runs.resume`."""
+        return {"confirm": self.confirm, "executor": self.executor, "end_orphans": self.end_orphans}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Running(Execution):
+    """Those, and the flags of commands that show a plan first."""
 
     dry_run: bool
     yes: bool
-    confirm: str | None
-    executor: str
 
 
-_RUNNING: Sequence[Decorator] = (
-    option("--dry-run", heading=_ROLLING, is_flag=True, help="Show what would be done, and stop."),
-    option("--yes", heading=_ROLLING, is_flag=True, help="Do not ask."),
-    option(
-        "--confirm",
-        heading=_ROLLING,
-        metavar="ENVIRONMENT",
-        help="Name the environment; a protected one demands it.",
-    ),
+confirming = option(
+    "--confirm",
+    heading=_ROLLING,
+    metavar="ENVIRONMENT",
+    help="Name the environment; a protected one demands it.",
+)
+
+_EXECUTION: Sequence[Decorator] = (
+    confirming,
     option(
         "--executor",
         heading=_ROLLING,
@@ -346,6 +357,18 @@ _RUNNING: Sequence[Decorator] = (
         show_default=True,
         help="Where the work runs.",
     ),
+    option(
+        "--end-orphans",
+        heading=_ROLLING,
+        is_flag=True,
+        help="End sessions that a dead run left on a server; do not wait.",
+    ),
+)
+
+_RUNNING: Sequence[Decorator] = (
+    option("--dry-run", heading=_ROLLING, is_flag=True, help="Show what would be done, and stop."),
+    option("--yes", heading=_ROLLING, is_flag=True, help="Do not ask."),
+    *_EXECUTION,
 )
 
 
@@ -377,9 +400,15 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 
 targeting = _gathered("targeting", Targeting, _TARGETING)
 planning = _gathered("planning", Planning, _PLANNING)
+execution = _gathered("execution", Execution, _EXECUTION)
 running = _gathered("running", Running, _RUNNING)
 
 
 def revision_argument(**attributes: Any) -> Decorator:
     """The revision to go to."""
     return click.argument("revision", type=RevisionType(), **attributes)
+
+
+def run_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The run that is meant; the latest that it can apply to unless it is named."""
+    return click.argument("run", required=False, shell_complete=suggestions.runs)(function)

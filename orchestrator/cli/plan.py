@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import deferred, options, rolling
+from orchestrator.cli import deferred, live, options, rolling
 from orchestrator.cli.groups import Command
 from orchestrator.cli.options import Format
 from orchestrator.cli.render_plan import path_lines
@@ -35,6 +35,6 @@ def command(revision: str, targeting: options.Targeting, planning: options.Plann
         rolling.show_plan(common, plan)
         return
     for jobs, text in project.sql(plan):
-        common.screen.data([Line(f"-- {line.text}") for line in path_lines(jobs, rolling.view(common))])
+        common.screen.data([Line(f"-- {line.text}") for line in path_lines(jobs, live.view(common))])
         common.screen.raw(text)
     rolling.end_plan(plan)

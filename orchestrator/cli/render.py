@@ -31,7 +31,8 @@ def heads_text(heads: Sequence[str] | None) -> str:
 
 def goal_text(command: str, revision: Sequence[str]) -> str:
     """`upgrade to r010`; the goal is left out where nobody has one."""
-    return f"{command} to {heads_text(revision)}" if revision or command != "upgrade" else command
+    goalless = not revision and command in ("upgrade", "reconcile")
+    return command if goalless else f"{command} to {heads_text(revision)}"
 
 
 def path_text(path: Sequence[str], limit: int = 4) -> str:

@@ -22,8 +22,6 @@ class View:
 
     width: int = 80
     verbose: bool = False
-    #: the command line that started the run, where it is known
-    again: str | None = None
 
     @property
     def paragraphs(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.progress import duration
-from orchestrator.cli.render import INDENT, blocks, goal_text, heads_text
+from orchestrator.cli.render import INDENT, blocks, goal_text
 from orchestrator.cli.render_causes import (
     View,
     failure_groups,
@@ -16,7 +16,9 @@ from orchestrator.cli.render_causes import (
 from orchestrator.cli.terminals import Line, Mood
 from orchestrator.outcomes import DONE, FAILING, Outcome, Report, RunStatus, Status
 
-_OPEN = frozenset({RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED, RunStatus.RUNNING})
+#: what a later `resume` takes up
+_LEFT = frozenset({Status.NOT_STARTED, Status.DEFERRED})
+_ENDED_BADLY = frozenset({RunStatus.FAILED, RunStatus.HALTED, RunStatus.INTERRUPTED, RunStatus.ABORTED})
 _MOODS = {RunStatus.SUCCEEDED: Mood.GOOD, RunStatus.FAILED: Mood.BAD, RunStatus.HALTED: Mood.BAD}
 
 
@@ -29,21 +31,23 @@ def report_lines(report: Report, view: View) -> Iterator[Line]:
             [*_head(report), *_counters(report)],
             *failure_paragraphs(failures, view),
             left_alone_paragraph(left_alone, view),
-            list(_next(report, failures, view)),
+            list(_next(report, failures)),
         ]
     )
 
 
-def closing_lines(report: Report, view: View) -> Iterator[Line]:
+def closing_lines(report: Report) -> Iterator[Line]:
     """The first line and the last ones: how it ended, and what to type next."""
     yield from _head(report)
-    yield from _next(report, failure_groups(report.outcomes), view)
+    yield from _next(report, failure_groups(report.outcomes))
 
 
 def _head(report: Report) -> Iterator[Line]:
     what = goal_text(report.command, report.revision)
     mood = _MOODS.get(report.status, Mood.WARNING)
     yield Line(f"run {report.run}: {what} {report.status.value} in {duration(report.duration_s)}", mood)
+    if report.parent is not None:
+        yield Line(f"{INDENT}takes back {report.parent}")
 
 
 def _counters(report: Report) -> Iterator[Line]:
@@ -56,23 +60,38 @@ def _counters(report: Report) -> Iterator[Line]:
         yield Line(f"{INDENT}no targets")
 
 
-def _next(report: Report, failures: Sequence[Sequence[Outcome]], view: View) -> Iterator[Line]:
+def _next(report: Report, failures: Sequence[Sequence[Outcome]]) -> Iterator[Line]:
     if failures:
         name = failures[0][0].target
         yield Line(f"look closer: orchestrate runs show {report.run} --target {name}")
-    # Never `--all`: the run may have been about a few targets only.
-    again = view.again or f"{_command(report)}, for the targets that are left"
-    if report.status in _OPEN:
-        yield Line(f"to go on: {again}")
-    elif failures and any(outcome.status is Status.DEFERRED for outcome in report.outcomes):
-        yield Line(f"once mended: {again}")  # `--failed` would leave out what was put off because of them
-    elif failures:
-        command = "orchestrate upgrade" if report.command == "upgrade" else _command(report)
-        yield Line(f"once mended: {command} --failed")
+    yield from (Line(text) for text in _ways_on(report))
+    changed = any(outcome.status is Status.UPGRADED for outcome in report.outcomes)
+    if changed and report.status in _ENDED_BADLY:
+        yield Line(f"to take it back: orchestrate rollback {report.run}")
 
 
-def _command(report: Report) -> str:
-    """The command line up to its targets; what was counted from many starting points went to many places."""
-    if len(report.revision) > 1 or (report.command == "upgrade" and not report.revision):
-        return f"the same {report.command}"
-    return f"orchestrate {report.command} {heads_text(report.revision)}"
+def _ways_on(report: Report) -> Iterator[str]:
+    """What finishes the run: `retry` for what failed, `resume` for what has not been done."""
+    if report.command == "reconcile":
+        yield from ["once mended: orchestrate runs reconcile"] if report.failures else []
+        return
+    match report.status:
+        case RunStatus.RUNNING:
+            yield f"to stop it: orchestrate abort {report.run}"
+        case RunStatus.INTERRUPTED | RunStatus.PAUSED:
+            yield f"to go on: orchestrate resume {report.run}"
+            if any(outcome.status is Status.FAILED for outcome in report.outcomes):
+                yield f"for what failed, once mended: orchestrate retry {report.run}"
+        case RunStatus.HALTED | RunStatus.FAILED:
+            yield from _ways_to_mend(report)
+        case _:
+            pass
+
+
+def _ways_to_mend(report: Report) -> Iterator[str]:
+    left = any(outcome.status in _LEFT for outcome in report.outcomes)
+    if report.failures:
+        yield f"once mended: orchestrate retry {report.run}"
+    if left:
+        rest = "then, for the rest" if report.failures else "to go on"
+        yield f"{rest}: orchestrate resume {report.run}"

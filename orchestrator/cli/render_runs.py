@@ -7,23 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.render import goal_text, headed_table, heads_text, shortened, table, wrapped
 from orchestrator.cli.terminals import Line, Mood
-from orchestrator.outcomes import Outcome, Report, format_time
+from orchestrator.outcomes import Outcome, Report, RunStatus, format_time
 
 if TYPE_CHECKING:
     from orchestrator.ledger.protocol import Attempt, Run
 
+#: a halted run needs mending first, see its report
+_STOPPED = frozenset({RunStatus.INTERRUPTED, RunStatus.PAUSED})
+
 
 def runs_lines(runs: Sequence[Run]) -> Iterator[Line]:
-    """A line per run."""
+    """A line per run, and what to type about those that stopped."""
     if not runs:
         yield Line("no runs yet")
         return
     cells = [("run", "command", "status", "targets", "outcomes")]
     for run in runs:
         counts = ", ".join(f"{number:,} {status.replace('_', ' ')}" for status, number in run.counts.items() if number)
-        what = goal_text(run.command.value, run.revision)
-        cells.append((run.id, what, run.status.value, f"{run.size:,}", counts))
+        cells.append((run.id, _what(run), run.status.value, f"{run.size:,}", counts))
     yield from headed_table(cells, right=frozenset({3}))
+    for run in runs:
+        if run.status in _STOPPED:
+            yield Line(f"run {run.id} is {run.status.value}; to go on: orchestrate resume {run.id}", Mood.WARNING)
+
+
+def _what(run: Run) -> str:
+    """`downgrade to r006, takes back r-20261122-…`."""
+    what = goal_text(run.command.value, run.revision)
+    return f"{what}, takes back {run.parent}" if run.parent else what
 
 
 def run_row(run: Run) -> dict[str, Any]:

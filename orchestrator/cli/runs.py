@@ -1,20 +1,29 @@
-"""`orchestrate runs list|show`."""
+"""`orchestrate runs list|show|audit|reconcile|prune`."""
 
 from __future__ import annotations
 
+import datetime
+
 import click
 
-from orchestrator.cli import deferred, documents, options, rolling, suggestions
+from orchestrator.cli import confirm, deferred, documents, live, options, rolling, suggestions
 from orchestrator.cli.groups import Command, Group
+from orchestrator.cli.render_records import (
+    audit_lines,
+    audit_row,
+    pruned_lines,
+    reconciled_document,
+    reconciled_lines,
+)
 from orchestrator.cli.render_report import report_lines
 from orchestrator.cli.render_runs import run_row, runs_lines, story_document, story_lines
-from orchestrator.errors import UsageError
+from orchestrator.errors import ExitCode, UsageError
 
 
 @click.group("runs", cls=Group)
 @options.common
 def command() -> None:
-    """Show what was run, and what became of it, from the ledger alone."""
+    """Show what was run and what became of it, and look after the ledger."""
 
 
 @command.command("list", cls=Command, short_help="List the latest runs.")
@@ -30,6 +39,83 @@ def show_all(last: int) -> None:
     runs = [] if ledger is None else list(ledger.runs(limit=last))
     rows = [run_row(run) for run in runs]
     documents.answer(common, document={"format": "orchestrate.runs/1", "runs": rows}, rows=rows, lines=runs_lines(runs))
+
+
+@command.command("audit", cls=Command, short_help="Show who did what, and when.")
+@options.option(
+    "--last", heading="Output", metavar="N", type=click.IntRange(min=1), default=50, help="How many.  [default: 50]"
+)
+@options.common
+def audit(last: int) -> None:
+    """Show who did what and when, latest first. These rows are never changed, and `prune` leaves them."""
+    common = options.current()
+    entries = options.open_records(common).runs.audit(last)
+    rows = [audit_row(entry) for entry in entries]
+    document = {"format": "orchestrate.audit/1", "entries": rows}
+    documents.answer(common, document=document, rows=rows, lines=audit_lines(entries))
+
+
+@command.command("reconcile", cls=Command, short_help="Write down where every target really is.")
+@options.common
+def reconcile() -> None:
+    """Read the version table of every target and write down what it says.
+
+    For a ledger that was lost, is from yesterday's backup, or knows nothing of what was done by hand. Runs whose runner
+    died are settled. No target is written to. Exits 1 when a target could not be read.
+    """
+    common = options.current()
+    project = options.open_project(common)
+    with common.screen.waiting(rolling.reading(project)):
+        done = project.runs.reconcile()
+    outcomes = project.report(done.run.id).outcomes
+    document = reconciled_document(done, outcomes)
+    lines = reconciled_lines(document, live.view(common))
+    documents.answer(common, document=document, rows=document["differing"], lines=lines)
+    if document["unreadable"]:
+        click.get_current_context().exit(ExitCode.FAILURES)
+
+
+def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime.timedelta | None:
+    if value is None:
+        return None
+    try:
+        return datetime.timedelta(seconds=deferred.registry.read_duration(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is {error}", ctx, param) from error
+
+
+@command.command("prune", cls=Command, short_help="Delete old runs from the ledger.")
+@options.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=20,
+    heading="Deleting",
+    help="Keep so many of the latest runs.  [default: 20]",
+)
+@options.option(
+    "--older-than", metavar="AGE", callback=_age, heading="Deleting", help="Only runs of before that, such as 90d."
+)
+@options.option("--yes", is_flag=True, heading="Deleting", help="Delete without asking.")
+@options.common
+def prune(keep: int, older_than: datetime.timedelta | None, *, yes: bool) -> None:
+    """Delete old runs, with their outcomes and attempts, and name them.
+
+    The latest runs stay, so does every run that is open, and so do the audit table and the tenants themselves. It asks
+    first; without a terminal it needs --yes.
+    """
+    common = options.current()
+    project = options.open_records(common)
+    confirm.consent(_question(keep, older_than), yes=yes)
+    deleted = project.runs.prune(keep=keep, older_than=older_than)
+    document = {"format": "orchestrate.pruned/1", "runs": list(deleted)}
+    documents.answer(common, document=document, rows=({"run": run} for run in deleted), lines=pruned_lines(deleted))
+
+
+def _question(keep: int, older_than: datetime.timedelta | None) -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    age = f" of before {now - older_than:%Y-%m-%d %H:%M} UTC" if older_than else ""
+    return f"delete the closed runs{age} but the latest {keep:,} from the ledger"
 
 
 @command.command("show", cls=Command, short_help="Show the report of a run, or one target's story in it.")
@@ -52,7 +138,7 @@ def show_one(run: str | None, target: str | None) -> None:
             common,
             document=report.to_json(),
             rows=(outcome.to_json() for outcome in report.outcomes),
-            lines=report_lines(report, rolling.view(common)),
+            lines=report_lines(report, live.view(common)),
         )
         return
     outcome = next((outcome for outcome in report.outcomes if outcome.target == target), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import documents, options, rolling
+from orchestrator.cli import documents, live, options, rolling
 from orchestrator.cli.groups import Command
 from orchestrator.cli.render_status import status_lines
 from orchestrator.errors import ExitCode
@@ -29,7 +29,7 @@ def command(targeting: options.Targeting, *, check: bool) -> None:
         common,
         document=report.to_json(),
         rows=(row.to_json() for row in report.rows),
-        lines=status_lines(report, rolling.view(common)),
+        lines=status_lines(report, live.view(common)),
     )
     if check and report.due:
         click.get_current_context().exit(ExitCode.DUE)

@@ -3,6 +3,17 @@
 from orchestrator.registry.discovery import unregistered
 from orchestrator.registry.loading import identify, load
 from orchestrator.registry.registries import Identity, Pattern, Registry, refuse_unconfirmed
+from orchestrator.registry.scalars import read_duration
 from orchestrator.registry.schemas import json_schema
 
-__all__ = ["Identity", "Pattern", "Registry", "identify", "json_schema", "load", "refuse_unconfirmed", "unregistered"]
+__all__ = [
+    "Identity",
+    "Pattern",
+    "Registry",
+    "identify",
+    "json_schema",
+    "load",
+    "read_duration",
+    "refuse_unconfirmed",
+    "unregistered",
+]

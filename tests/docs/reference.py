@@ -66,11 +66,13 @@ def _own(command: click.Command) -> str:
 
 
 def _link(command: click.Command, heading: str) -> str:
-    """The heading, and which of its options the command has where it has not all of them."""
+    """The heading, and where the command has not all of its options, those that it has or those that it has not."""
     link = f"[{heading.lower()}](#{heading.lower().replace(' ', '-')})"
     every = [record[0] for record in _options(every_command()[SHARED[heading]], heading)]
     here = {record[0] for record in _options(command, heading)}
     missing = [option for option in every if option not in here]
+    if len(missing) > len(here):
+        return f"{', '.join(f'`{option}`' for option in every if option in here)} of {link}"
     return f"{link} without {', '.join(f'`{option}`' for option in missing)}" if missing else link
 
 

@@ -13,9 +13,10 @@ from sqlalchemy import make_url
 
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.events import JobFinished, JobStarted, Listener, RunFinished, RunStarted, WaveStarted
-from orchestrator.ledger import MemoryLedger
+from orchestrator.ledger import AuditEntry, MemoryLedger, Run
 from orchestrator.outcomes import FAILING, Failure, FailureKind, Outcome, Reason, Report, RunStatus, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Wave
+from orchestrator.runs import Aborted, Differing, Reconciliation
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
 from orchestrator.standings import Standing, StatusReport, StatusRow
@@ -119,6 +120,8 @@ class FakeProject:
     rows: tuple[StatusRow, ...] = (status_row("acme"),)
     checks: list[Any] = dataclasses.field(default_factory=list)
     forgotten: list[str] = dataclasses.field(default_factory=list)
+    #: raised instead of running anything
+    refusal: Exception | None = None
     #: called in the middle of a run
     during: Callable[[Any], None] | None = None
     loaded_with: Any = None
@@ -130,6 +133,7 @@ class FakeProject:
     def __post_init__(self) -> None:
         self.settings = Settings(config=self.root / "alembic.ini", registry=self.root / "tenants.yaml")
         self.ledger = MemoryLedger(project="billing", environment="staging")
+        self.runs = FakeRuns(self)
         self.registry = SimpleNamespace(
             path=self.root / "tenants.yaml",
             project="billing",
@@ -169,11 +173,11 @@ class FakeProject:
     def sql(self, plan: Plan) -> list[tuple[tuple[Job, ...], str]]:
         return [(tuple(plan.jobs), "CREATE TABLE t (id int);")]
 
-    def run(
-        self, plan: Plan, *, listeners: Sequence[Listener], executor: str, stop: Any, confirm: str | None = None
-    ) -> Report:
-        self.ran = {"plan": plan, "executor": executor, "stop": stop}
-        run = self.ledger.open_run(plan, operator="ada@host", fleet=len(self.targets))
+    def run(self, plan: Plan, *, listeners: Sequence[Listener], parent: str | None = None, **given: Any) -> Report:
+        self.ran = {"plan": plan, "parent": parent, **given}
+        if self.refusal is not None:
+            raise self.refusal
+        run = self.ledger.open_run(plan, operator="ada@host", fleet=len(self.targets), parent=parent)
         tell(listeners, RunStarted(run=run.id, plan=plan))
         outcomes = []
         for wave in plan.waves:
@@ -188,7 +192,7 @@ class FakeProject:
         failed = any(one.status in FAILING for one in outcomes)
         status, code = (RunStatus.FAILED, ExitCode.FAILURES) if failed else (RunStatus.SUCCEEDED, ExitCode.OK)
         self.ledger.close_run(run.id, status, code)
-        made = report(*outcomes, *plan.settled, status=status, run=run.id, command=plan.command.value)
+        made = report(*outcomes, *plan.settled, status=status, run=run.id, parent=parent, command=plan.command.value)
         tell(listeners, RunFinished(report=made))
         return made
 
@@ -211,6 +215,53 @@ class FakeProject:
 
     def doctor(self) -> list[Any]:
         return self.checks
+
+
+class FakeRuns:
+    """Answers like `Project.runs`, and remembers what it was asked."""
+
+    def __init__(self, project: FakeProject) -> None:
+        self._project = project
+        self.asked: dict[str, Any] = {}
+        #: what is left to resume, retry, or take back
+        self.left: Plan = plan()
+        self.live = False
+        self.differing: tuple[Differing, ...] = ()
+        self.settled: tuple[str, ...] = ()
+        self.read: tuple[Outcome, ...] = ()
+        self.entries: tuple[AuditEntry, ...] = ()
+
+    def resume(self, run: str | None = None, **given: Any) -> Report | None:
+        return self._go_on("resume", run, given)
+
+    def retry(self, run: str | None = None, **given: Any) -> Report | None:
+        return self._go_on("retry", run, given)
+
+    def _go_on(self, verb: str, run: str | None, given: dict[str, Any]) -> Report | None:
+        self.asked = {"verb": verb, "run": run}
+        return self._project.run(self.left, **given) if self.left.waves else None
+
+    def rollback_plan(self, run: str | None = None) -> tuple[Run, Plan]:
+        self.asked = {"verb": "rollback", "run": run}
+        return self._project.ledger.run(run), self.left
+
+    def abort(self, run: str | None = None, **given: Any) -> Aborted:
+        self.asked = {"verb": "abort", "run": run, **given}
+        return Aborted(run=self._project.ledger.run(run), live=self.live)
+
+    def reconcile(self) -> Reconciliation:
+        book = self._project.ledger
+        seen = plan(settled=self.read, command=Command.RECONCILE, revision=())
+        run = book.open_run(seen, operator="ada@host", fleet=3)
+        unreadable = tuple(one.target for one in self.read if one.status is Status.FAILED)
+        return Reconciliation(run=run, differing=self.differing, settled=self.settled, unreadable=unreadable)
+
+    def prune(self, **given: Any) -> tuple[str, ...]:
+        self.asked = {"verb": "prune", **given}
+        return ("r-20260101-000000-0001",)
+
+    def audit(self, limit: int = 50) -> Sequence[AuditEntry]:
+        return self.entries[:limit]
 
 
 def tell(listeners: Sequence[Listener], event: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import terminals
-from orchestrator.errors import LedgerError
+from orchestrator.errors import LeaseHeld, LedgerError
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
 from orchestrator.selectors import Selection
@@ -47,7 +47,7 @@ def test_a_failed_target_makes_exit_code_one_and_says_what_to_type(invoke: Invok
 
     assert result.exit_code == 1
     assert "23505 UniqueViolation in revision r007" in result.stdout
-    assert "orchestrate upgrade --failed" in result.stdout
+    assert f"once mended: orchestrate retry {project.ledger.run().id}" in result.stdout
     assert project.ran["executor"] == "inline"
 
 
@@ -62,7 +62,10 @@ def test_json_leaves_standard_output_to_the_report(invoke: Invoke, project: Fake
     assert document["format"] == "orchestrate.report/1"
     assert document["counts"]["failed"] == 1
     assert "asyncpg was replaced" in result.stderr
-    assert result.stderr.endswith("once mended: orchestrate upgrade --failed\n")
+    run = document["run"]
+    assert result.stderr.endswith(
+        f"once mended: orchestrate retry {run}\nto take it back: orchestrate rollback {run}\n"
+    )
 
 
 def test_jsonl_streams_one_event_a_line(invoke: Invoke, project: FakeProject) -> None:
@@ -100,23 +103,15 @@ def test_the_report_is_written_even_when_the_run_breaks(invoke: Invoke, project:
     assert document["counts"]["not_started"] == 3
 
 
-@pytest.mark.parametrize(
-    ("typed", "advice"),
-    [
-        (["upgrade", "--all"], "to go on: orchestrate upgrade --all"),
-        (["upgrade", "+1", "--all", "--each"], "to go on: orchestrate upgrade r007, for the targets that are left"),
-    ],
-)
-def test_a_step_that_was_counted_is_not_to_be_typed_again(
-    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch, typed: list[str], advice: str
-) -> None:
+def test_a_run_that_breaks_says_how_to_go_on(invoke: Invoke, project: FakeProject) -> None:
     def breaks(fake: FakeProject) -> None:
         raise LedgerError("the ledger cannot be written: disk full")
 
     project.during = breaks
-    monkeypatch.setattr("sys.argv", ["/usr/bin/orchestrate", *typed])
 
-    assert invoke(*typed).stdout.endswith(f"{advice}\n")
+    shown = invoke("upgrade", "--all").stdout
+
+    assert shown.endswith(f"to go on: orchestrate resume {project.ledger.run().id}\n")
 
 
 def test_silence_leaves_only_the_report(invoke: Invoke, project: FakeProject) -> None:
@@ -215,6 +210,34 @@ def test_names_are_kept_for_completion(invoke: Invoke, project: FakeProject, tmp
     kept = json.loads((tmp_path / ".orchestrate" / "completion.json").read_text())
     assert kept["tenants"] == ["acme", "globex", "initech"]
     assert kept["runs"] == [project.ledger.runs()[0].id]
+
+
+def test_names_are_kept_before_a_run_can_be_killed(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
+    def look(fake: FakeProject) -> None:
+        kept = json.loads((tmp_path / ".orchestrate" / "completion.json").read_text())
+        assert kept["runs"] == [fake.ledger.runs()[0].id]
+
+    project.during = look
+
+    assert invoke("upgrade", "--all").exit_code == 0
+
+
+def test_another_live_run_is_exit_code_three(invoke: Invoke, project: FakeProject) -> None:
+    project.refusal = LeaseHeld("run r-1 of ann@build7 is live since 03:00; wait, or `orchestrate abort r-1`")
+
+    result = invoke("upgrade", "--all")
+
+    assert result.exit_code == 3
+    assert "run r-1 of ann@build7 is live" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("verb", ["upgrade", "downgrade", "stamp"])
+def test_orphans_are_ended_only_on_request(invoke: Invoke, project: FakeProject, verb: str) -> None:
+    assert invoke(verb, "r006", "--all", "--yes").exit_code == 0
+    assert project.ran["end_orphans"] is False
+    assert invoke(verb, "r006", "--all", "--yes", "--end-orphans").exit_code == 0
+    assert project.ran["end_orphans"] is True
 
 
 def test_what_the_plan_has_to_say_is_said(

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import report_lines
-from orchestrator.outcomes import Failure, FailureKind, Outcome, Report, RunStatus, Status
+from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Report, RunStatus, Status
 from tests.unit.cli_fakes import UNIQUE, job, outcome, report, skipped
 
 
@@ -40,7 +40,7 @@ def test_failures_of_one_cause_are_one_paragraph() -> None:
     assert "-> remove the duplicates, then run `orchestrate upgrade --failed`" in shown
     assert "acme, globex, initech and 2 more" in shown
     assert "look closer: orchestrate runs show r-20261122-120000-4f2a --target acme" in shown
-    assert "once mended: orchestrate upgrade --failed" in shown
+    assert "once mended: orchestrate retry r-20261122-120000-4f2a" in shown
 
 
 def test_the_largest_cause_comes_first() -> None:
@@ -91,48 +91,67 @@ def test_reasons_that_differ_are_shown_by_name() -> None:
     assert "t1" not in shown
 
 
-def test_an_open_run_ends_with_the_command_to_go_on() -> None:
-    waiting = job("acme").outcome(Status.NOT_STARTED)
-
-    known = text(report(waiting, status=RunStatus.INTERRUPTED), again="orchestrate upgrade -l region=eu")
-    unknown = text(report(waiting, status=RunStatus.HALTED))
-
-    assert known.endswith("to go on: orchestrate upgrade -l region=eu")
-    assert unknown.endswith("to go on: orchestrate upgrade r007, for the targets that are left")
-
-
-def test_what_a_dead_server_put_off_is_not_left_out_of_what_to_type() -> None:
-    put_off = job("globex").outcome(Status.DEFERRED)
-
-    known = text(report(failed("acme"), put_off, status=RunStatus.FAILED), again="orchestrate upgrade -l region=eu")
-    unknown = text(report(failed("acme"), put_off, status=RunStatus.FAILED))
-
-    assert known.endswith("once mended: orchestrate upgrade -l region=eu")
-    assert unknown.endswith("once mended: orchestrate upgrade r007, for the targets that are left")
+RUN = "r-20261122-120000-4f2a"
+LEFT = job("hooli").outcome(Status.NOT_STARTED)
+PUT_OFF = job("globex").outcome(Status.DEFERRED)
+LOST = job("initech").outcome(Status.LOST)
+RESUME, RETRY, ROLLBACK = (f"orchestrate {verb} {RUN}" for verb in ("resume", "retry", "rollback"))
 
 
 @pytest.mark.parametrize(
-    ("revision", "open_end", "closed_end"),
+    ("status", "outcomes", "says"),
     [
-        (("r006",), "orchestrate downgrade r006, for", "orchestrate downgrade r006 --failed"),
-        ((), "orchestrate downgrade base, for", "orchestrate downgrade base --failed"),
-        (("r005", "r006"), "the same downgrade, for", "the same downgrade --failed"),
+        (RunStatus.INTERRUPTED, [LEFT], [f"to go on: {RESUME}"]),
+        (RunStatus.PAUSED, [PUT_OFF], [f"to go on: {RESUME}"]),
+        (RunStatus.INTERRUPTED, [LOST, LEFT], [f"to go on: {RESUME}"]),
+        (
+            RunStatus.INTERRUPTED,
+            [failed("acme"), LEFT],
+            [f"to go on: {RESUME}", f"for what failed, once mended: {RETRY}"],
+        ),
+        (RunStatus.HALTED, [failed("acme"), LEFT], [f"once mended: {RETRY}", f"then, for the rest: {RESUME}"]),
+        (RunStatus.HALTED, [LEFT], [f"to go on: {RESUME}"]),
+        (RunStatus.FAILED, [failed("acme")], [f"once mended: {RETRY}"]),
+        (RunStatus.FAILED, [LOST], [f"once mended: {RETRY}"]),
+        (RunStatus.FAILED, [failed("acme"), PUT_OFF], [f"once mended: {RETRY}", f"then, for the rest: {RESUME}"]),
+        (RunStatus.FAILED, [skipped("acme", "unversioned", "has tables")], []),
+        (
+            RunStatus.FAILED,
+            [failed("acme"), outcome("globex")],
+            [f"once mended: {RETRY}", f"to take it back: {ROLLBACK}"],
+        ),
+        (RunStatus.ABORTED, [LEFT, outcome("globex")], [f"to take it back: {ROLLBACK}"]),
+        (RunStatus.SUPERSEDED, [LEFT, outcome("globex")], []),
+        (RunStatus.RUNNING, [outcome("globex")], [f"to stop it: orchestrate abort {RUN}"]),
+        (RunStatus.SUCCEEDED, [outcome("globex")], []),
     ],
 )
-def test_what_to_type_after_a_downgrade_says_to_where(
-    revision: tuple[str, ...], open_end: str, closed_end: str
-) -> None:
-    halted = text(report(failed("acme"), status=RunStatus.HALTED, command="downgrade", revision=revision))
-    closed = text(report(failed("acme"), status=RunStatus.FAILED, command="downgrade", revision=revision))
+def test_a_report_ends_with_what_to_type_next(status: RunStatus, outcomes: list[Outcome], says: list[str]) -> None:
+    shown = text(report(*outcomes, status=status)).splitlines()
 
-    assert f"to go on: {open_end} the targets that are left" in halted
-    assert closed.endswith(f"once mended: {closed_end}")
+    assert [line for line in shown if "orchestrate " in line and line.endswith(RUN)] == says
 
 
-def test_a_downgrade_is_taken_up_again_to_the_same_revision() -> None:
-    shown = text(report(failed("acme"), status=RunStatus.FAILED, command="downgrade", revision=("r003",)))
+def test_a_reconciliation_that_could_not_read_everything_is_done_again() -> None:
+    shown = text(report(failed("acme"), status=RunStatus.FAILED, command="reconcile", revision=()))
 
-    assert "orchestrate downgrade r003 --failed" in shown
+    assert "reconcile failed" in shown
+    assert shown.endswith("once mended: orchestrate runs reconcile")
+
+
+def test_a_rollback_says_what_it_takes_back() -> None:
+    done = outcome("acme", Status.DOWNGRADED)
+    shown = text(report(done, command="downgrade", revision=("r006",), parent="r-20261122-110000-0001"))
+
+    assert shown.splitlines()[1] == "  takes back r-20261122-110000-0001"
+
+
+@pytest.mark.parametrize("code", ["retrying", "server_down", "crowded"])
+def test_what_was_put_off_is_told_with_its_reason(code: str) -> None:
+    put_off = [outcome(f"t{n}", Status.DEFERRED, reason=Reason(code=code, text="why it was")) for n in range(5)]
+    shown = text(report(*put_off, status=RunStatus.PAUSED))
+
+    assert f"5 deferred, {code.replace('_', ' ')}: why it was\n  t0, t1, t2 and 2 more" in shown
 
 
 @pytest.mark.parametrize("causes", [1, 40])

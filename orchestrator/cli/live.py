@@ -1,0 +1,155 @@
+"""A run as it goes: its progress, its signals, its events as lines, and its report on every way out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from orchestrator.cli import deferred, documents, progress, signals, suggestions
+from orchestrator.cli.options import Common, Execution, Format
+from orchestrator.cli.render_causes import View
+from orchestrator.cli.render_report import closing_lines, report_lines
+from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
+
+if TYPE_CHECKING:
+    from orchestrator.events import Event, Listener, RunStarted
+    from orchestrator.project import Project
+    from orchestrator.rollout import StopSignal
+
+LATEST_RUNS = 20
+
+Answer_co = TypeVar("Answer_co", bound="Report | None", covariant=True)
+
+
+class Action(Protocol[Answer_co]):
+    """`Project.run` of a plan, `Project.runs.resume` or `Project.runs.retry` of a run."""
+
+    def __call__(
+        self,
+        *,
+        listeners: Sequence[Listener],
+        stop: StopSignal,
+        executor: str,
+        confirm: str | None,
+        end_orphans: bool,
+    ) -> Answer_co:
+        """Run it, and return its report; None when there was nothing to do."""
+
+
+def run(action: Action[Answer_co], *, project: Project, common: Common, execution: Execution) -> Answer_co:
+    """Do it, show how it goes, and write the report on every way out."""
+    stop = deferred.rollout.StopSignal()
+    record = _Record()
+    with _reported(common, record), progress.shown(common.screen) as shown:
+        listeners: list[Listener] = [record, shown, _completion(project)]
+        if common.output is Format.JSONL:
+            listeners.append(_json_lines(common))
+        with signals.draining(stop, shown.tally, quiet=common.quiet):
+            report = action(listeners=tuple(listeners), stop=stop, **execution.arguments())
+        record.report = report
+    return report
+
+
+def view(common: Common) -> View:
+    """How much to show on this terminal."""
+    return View(width=common.screen.width, verbose=common.verbose)
+
+
+class _Record:
+    """Keeps what the events say, so that there is a report even when the run ends in an exception."""
+
+    def __init__(self) -> None:
+        self.report: Report | None = None
+        self._started: RunStarted | None = None
+        self._started_at = datetime.datetime.now(datetime.UTC)
+        self._outcomes: dict[str, Outcome] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case deferred.events.RunStarted():
+                self._started, self._started_at = event, datetime.datetime.now(datetime.UTC)
+            case deferred.events.JobFinished(outcome=outcome):
+                self._outcomes[outcome.target] = outcome
+            case deferred.events.RunFinished(report=report):
+                self.report = report
+            case _:
+                pass
+
+    def broken(self, exit_code: ExitCode) -> Report | None:
+        """What is known of a run that nobody concluded; None when it never began."""
+        if self._started is None:
+            return None
+        plan = self._started.plan
+        reason = Reason(code="halted", text="the command ended before its turn")
+        rest = (job.outcome(Status.NOT_STARTED, reason=reason) for job in plan.jobs if job.target not in self._outcomes)
+        return Report(
+            run=self._started.run,
+            command=plan.command.value,
+            revision=plan.revision,
+            project=plan.project,
+            environment=plan.environment,
+            operator="unknown",
+            strategy=plan.strategy,
+            plan_digest=plan.digest,
+            status=RunStatus.INTERRUPTED,
+            exit_code=exit_code,
+            started_at=self._started_at,
+            duration_s=(datetime.datetime.now(datetime.UTC) - self._started_at).total_seconds(),
+            outcomes=(*self._outcomes.values(), *rest, *plan.settled),
+        )
+
+
+@contextlib.contextmanager
+def _reported(common: Common, record: _Record) -> Iterator[None]:
+    """Answer with the report when the run ends, however it ends."""
+    exit_code = ExitCode.INTERNAL
+    try:
+        yield
+    except OrchestratorError as error:
+        exit_code = error.exit_code
+        raise
+    finally:
+        report = record.report or record.broken(exit_code)
+        if report is not None:
+            _answer(common, report, view(common))
+
+
+def _answer(common: Common, report: Report, shown: View) -> None:
+    """The report in the form that was asked for; whoever watches a program read it gets its ends in words."""
+    documents.answer(common, document=report.to_json(), rows=(), lines=report_lines(report, shown))
+    if common.output is not Format.TEXT:
+        for line in closing_lines(report):
+            common.screen.say(line.text, line.mood)
+
+
+def _json_lines(common: Common) -> Callable[[Event], None]:
+    """A listener that streams events; a reader that went away does not stop the run."""
+    gone = False
+
+    def stream(event: Event) -> None:
+        nonlocal gone
+        if gone:
+            return
+        try:
+            common.screen.raw(documents.json_line(deferred.events.event_json(event)))
+        except BrokenPipeError:
+            gone = True
+
+    return stream
+
+
+def _completion(project: Project) -> Callable[[Event], None]:
+    """A listener that keeps names for the next Tab as soon as the run has one: it may be killed and resumed."""
+
+    def keep(event: Event) -> None:
+        if isinstance(event, deferred.events.RunStarted):
+            suggestions.remember(
+                project.settings.root,
+                tenants=(target.tenant.name for target in project.registry.targets),
+                runs=[run.id for run in project.ledger.runs(limit=LATEST_RUNS)],
+            )
+
+    return keep
