@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import datetime
 import functools
-import getpass
 import os
-import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
-from orchestrator import authoring, executors, heads, ledger, logs, offline, planner, registry, rollout, worker
+from orchestrator import authoring, heads, ledger, offline, planner, registry
 from orchestrator.authoring import RevisionOptions
 from orchestrator.diagnosis import Check, diagnose
-from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError, UsageError
-from orchestrator.events import Listener, RunFinished, RunHalted, RunStarted
+from orchestrator.errors import Refused, UsageError
 from orchestrator.ledger import Ledger, Run
-from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, WaveSummary
+from orchestrator.outcomes import FAILING, Report, RunStatus
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
 from orchestrator.registry import Identity, Registry
 from orchestrator.revisions import Scripts, load_config
-from orchestrator.rollout import Conclusion, StopSignal
+from orchestrator.running import Manner, Options, drive, leased
+from orchestrator.runs import Runs
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
 from orchestrator.standings import StatusReport, StatusRow, stand
@@ -33,7 +28,6 @@ from orchestrator.tenants import Target
 
 #: a fleet this much smaller than in the last run is refused (DESIGN 6.2)
 SHRINK_TOLERANCE = 0.10
-_EXECUTORS = ("processes", "inline")
 #: runs that a `--failed` may look back to
 _CLOSED_OR_HALTED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.HALTED, RunStatus.ABORTED})
 
@@ -141,7 +135,8 @@ class Project:
 
     @staticmethod
     def _latest_ended(book: Ledger) -> Run:
-        ended = next((run for run in book.runs(limit=1000) if run.status in _CLOSED_OR_HALTED), None)
+        runs = (run for run in book.runs(limit=1000) if run.command is not Command.RECONCILE)
+        ended = next((run for run in runs if run.status in _CLOSED_OR_HALTED), None)
         if ended is None:
             raise UsageError("no run has ended yet; name one with --failed-in RUN, see `orchestrate runs list`")
         return ended
@@ -207,7 +202,10 @@ class Project:
             each=each,
         )
         self._refuse_skipped_databases(chosen, guide, request)
-        return planner.build(request, self.look(chosen), guide)
+        plan = planner.build(request, self.look(chosen), guide)
+        if command is Command.DOWNGRADE:
+            self.runs.refuse_irreversible(plan)
+        return plan
 
     def sql(self, plan: Plan) -> Iterator[tuple[tuple[Job, ...], str]]:
         """The SQL of each distinct path of a plan, with the jobs that take it, written without a connection."""
@@ -248,91 +246,45 @@ class Project:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def upgrade(
-        self,
-        plan: Plan,
-        *,
-        listeners: Sequence[Listener] = (),
-        stop: StopSignal | None = None,
-        confirm: str | None = None,
-    ) -> Report:
+    def upgrade(self, plan: Plan, **options: Unpack[Options]) -> Report:
         """Run an upgrade's plan; never raises for a tenant's failure, see `Report.raise_for_failures`."""
         if plan.command is not Command.UPGRADE:
             raise UsageError(f"this is the plan of a {plan.command}; use `Project.run`")
-        return self.run(plan, listeners=listeners, stop=stop, confirm=confirm)
+        return self.run(plan, **options)
 
     def run(
         self,
         plan: Plan,
         *,
-        listeners: Sequence[Listener] = (),
-        executor: str = "processes",
-        stop: StopSignal | None = None,
-        operator: str | None = None,
-        confirm: str | None = None,
+        parent: str | None = None,
+        action: str | None = None,
+        **options: Unpack[Options],
     ) -> Report:
         """Run a plan: written to the ledger before any work, its report is complete on every path.
 
-        Raises `Refused` for a protected environment unless `confirm` is its name.
+        Open runs without a live runner are settled and superseded. Raises `LeaseHeld` while another run is live, and
+        `Refused` for a protected environment unless `confirm` is its name. `action` is what the audit table calls it.
         """
+        manner = Manner.of(**options)
         fleet = self.registry
-        registry.refuse_unconfirmed(fleet.environment, confirm, protected=fleet.protected, flag="confirm=")
-        if executor not in _EXECUTORS:
-            raise SettingsError(f"no executor `{executor}`; there are {', '.join(_EXECUTORS)}")
-        started = time.monotonic()
-        logs.configure(self.settings.log_file)
-        who = operator or _operator()
-        run = self.ledger.open_run(plan, operator=who, fleet=len(self.registry.targets))
-        rollout.notify(listeners, RunStarted(run=run.id, plan=plan))
-        with self._executor(executor, plan, run.id) as pool:
-            conclusion = rollout.execute(
-                run.id, plan, pool.submit, self.ledger, listeners, stop, cancel=lambda: pool.close(cancel=True)
+        registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
+        with leased(self.ledger, manner) as lease:
+            detail = {"asked": plan.asked, "jobs": sum(1 for _ in plan.jobs), "digest": plan.digest}
+            orphans = self.runs.supersede(lease, self.ledger)
+            run = self.ledger.open_run(
+                plan, operator=manner.operator, fleet=len(fleet.targets), parent=parent, lease=lease
             )
-        closed = self._close_run(run, conclusion, listeners)
-        report = _report(closed, conclusion.outcomes, conclusion.waves, time.monotonic() - started)
-        rollout.notify(listeners, RunFinished(report=report))
-        return report
+            self.ledger.note(manner.holder, action or plan.command.value, run=run.id, detail=detail)
+            return drive(run, plan, self.runs.place(self.ledger, orphans), manner)
+
+    @functools.cached_property
+    def runs(self) -> Runs:
+        """What can be done with recorded runs: resume, retry, roll back, abort, reconcile, prune."""
+        return Runs(self)
 
     def report(self, run: str | None = None) -> Report:
         """The report of a recorded run, as far as it got; the latest without an id."""
-        book = self.ledger_if_any()
-        if book is None:
-            raise UsageError("no run has been recorded yet")
-        found = book.run(run)
-        outcomes = tuple(book.outcomes(found.id))
-        ended = found.finished_at or found.started_at
-        return _report(
-            found,
-            outcomes,
-            rollout.summarise_waves(outcomes, interrupted=found.status is RunStatus.INTERRUPTED),
-            (ended - found.started_at).total_seconds(),
-        )
-
-    @contextlib.contextmanager
-    def _executor(self, name: str, plan: Plan, run: str) -> Iterator[executors.Executor]:
-        targets = {target.name: target for target in self.registry.targets}
-        settings = worker.WorkerSettings(
-            config=self.settings.config, run=run, log=self.settings.log_file, x=self.settings.x
-        )
-        lanes = max((min(wave.concurrency, len(wave.jobs)) for wave in plan.waves), default=1)
-        pool = _executor(name, lanes, targets, settings)
-        try:
-            yield pool
-        finally:
-            pool.close()
-
-    def _close_run(self, run: Run, conclusion: Conclusion, listeners: Sequence[Listener]) -> Run:
-        """Close the run in the ledger; a ledger that fails cannot be told how it ended, the report still can."""
-        status, exit_code = conclusion.status, conclusion.exit_code
-        try:
-            return self.ledger.close_run(run.id, status, exit_code, conclusion.outcomes)
-        except LedgerError as error:
-            if conclusion.error is None:
-                text = f"the end of the run could not be written down: {error}"
-                rollout.notify(listeners, RunHalted(cause="ledger", text=text, in_flight=0, not_started=0))
-                status = RunStatus.FAILED if status is RunStatus.SUCCEEDED else status
-                exit_code = exit_code or ExitCode.FAILURES
-            return dataclasses.replace(run, status=status, exit_code=exit_code)
+        return self.runs.report(run)
 
     # -- writing revisions, and looking after things ------------------------------------------------------------
 
@@ -427,38 +379,6 @@ class _Guide:
             scripts.resolve(asked)
 
 
-def _executor(name: str, lanes: int, targets: dict[str, Target], settings: worker.WorkerSettings) -> executors.Executor:
-    if name == "inline":
-        worker.prepare(settings)
-        return executors.InlineExecutor(lambda job: worker.run_job(job, targets[job.target], settings))
-    entry = executors.Entry(
-        prepare="orchestrator.worker:prepare_process",
-        run="orchestrator.worker:run_job",
-        finish="orchestrator.worker:finish",
-    )
-    return executors.ProcessExecutor(lanes=lanes, entry=entry, settings=settings, targets=targets)
-
-
-def _report(run: Run, outcomes: tuple[Outcome, ...], waves: tuple[WaveSummary, ...], duration: float) -> Report:
-    return Report(
-        run=run.id,
-        parent=run.parent,
-        command=run.command.value,
-        revision=run.revision,
-        project=run.project,
-        environment=run.environment,
-        operator=run.operator,
-        strategy=run.strategy,
-        plan_digest=run.plan_digest,
-        status=run.status,
-        exit_code=run.exit_code if run.exit_code is not None else ExitCode.FAILURES,
-        started_at=run.started_at,
-        duration_s=duration,
-        waves=waves,
-        outcomes=outcomes,
-    )
-
-
 def _selection(tenants: Iterable[str] | None, selector: str | None) -> Selection:
     names = tuple(tenants or ())
     return Selection(everything=not names and selector is None, names=names, labels=selector)
@@ -479,12 +399,3 @@ def _sections(targets: Sequence[Target]) -> list[str]:
 
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
-
-
-def _operator() -> str:
-    """Who runs this: user and host, or what CI calls itself."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

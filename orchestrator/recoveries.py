@@ -18,6 +18,7 @@ _DONE_BY = {
     Command.STAMP: Status.STAMPED,
 }
 _BACK = {Command.UPGRADE: Command.DOWNGRADE, Command.DOWNGRADE: Command.UPGRADE, Command.STAMP: Command.STAMP}
+_BY_OTHERS = Reason(code="concurrent", text="something that this run does not know of brought it there")
 _NEVER = Reason(code="halted", text="the run ended before its turn")
 _VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
 
@@ -118,13 +119,8 @@ def settle(past: Past, reason: Reason) -> list[Outcome]:
 
     `reason` is for those at which nothing was committed.
     """
-    return [
-        _settled(past, job, reason)
-        for job in past.plan.jobs
-        if job.target in past.unsettled
-        or (found := past.outcomes.get(job.target)) is None
-        or found.status is Status.LOST
-    ]
+    settled = [_settled(past, job, reason) for job in past.plan.jobs if past.is_unknown(job)]
+    return settled + [job.outcome(Status.UNCHANGED, at=job.wanted, reason=_BY_OTHERS) for job in _done_by_others(past)]
 
 
 def late_jobs(past: Past, route: Callable[[Found], Route | None], is_due: Callable[[Outcome], bool]) -> list[Job]:
@@ -205,6 +201,12 @@ def _joined(plan: Plan, late: Sequence[Job]) -> list[Wave]:
 def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:
     jobs = (dataclasses.replace(job, resumed=past.may_have_run(job)) for job in wave.jobs if job.target in due)
     return dataclasses.replace(wave, jobs=tuple(jobs))
+
+
+def _done_by_others(past: Past) -> list[Job]:
+    """Jobs that were put off or never started, and whose targets are where they were wanted all the same."""
+    waiting = [job for job in past.plan.jobs if past.is_waiting(job) and not past.is_unknown(job)]
+    return [job for job in waiting if (heads := past.heads(job.target)) is not None and past.is_there(job, heads)]
 
 
 def _settled(past: Past, job: Job, reason: Reason) -> Outcome:

@@ -110,7 +110,7 @@ class _Heartbeat(threading.Thread):
         super().__init__(name="orchestrate-heartbeat", daemon=True)
         self._ledger = ledger
         self._lease = lease
-        self._stop = stop
+        self._signal = stop
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -122,13 +122,13 @@ class _Heartbeat(threading.Thread):
                 renewed = time.monotonic()
             except LeaseLost:
                 logger.exception("another runner took the lease over; nothing more is started")
-                self._stop.drain()
+                self._signal.drain()
                 return
             except LedgerError:
                 logger.warning("the lease could not be renewed", exc_info=True)
                 if time.monotonic() - renewed > LEASE_SECONDS:
                     # Others may take us for dead from now on.
-                    self._stop.drain()
+                    self._signal.drain()
 
     def end(self) -> None:
         """Stop beating."""
@@ -136,10 +136,10 @@ class _Heartbeat(threading.Thread):
         self.join()
 
     def _heed(self, request: StopRequest | None) -> None:
-        if request is StopRequest.DRAIN and self._stop.cause is None:
-            self._stop.drain(StopCause.ABORTED)
-        if request is StopRequest.NOW and not self._stop.immediate:
-            self._stop.now(StopCause.ABORTED)
+        if request is StopRequest.DRAIN and self._signal.cause is None:
+            self._signal.drain(StopCause.ABORTED)
+        if request is StopRequest.NOW and not self._signal.immediate:
+            self._signal.now(StopCause.ABORTED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

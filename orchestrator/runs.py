@@ -241,9 +241,7 @@ class Runs:
 
     def _latest_changing(self, book: Ledger) -> Run:
         for run in book.runs(limit=_LOOK_BACK):
-            if run.command in _MOVING and sum(
-                run.counts.get(status, 0) for status in ("upgraded", "downgraded", "stamped")
-            ):
+            if run.command in _MOVING and any(run.counts.get(status.value, 0) > 0 for status in _CHANGED):
                 return run
         raise UsageError("no recorded run has changed a target; name one with `orchestrate rollback RUN`")
 
