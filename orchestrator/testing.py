@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import URL, make_url
 
@@ -27,12 +28,15 @@ from orchestrator.executors.contract import SCRIPTED, ExecutorContract, Isolatin
 from orchestrator.ledger import MemoryLedger, MemoryStore
 from orchestrator.ledger.contract import LedgerContract
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Status
-from orchestrator.plans import Command, Job, Plan, Wave
+from orchestrator.plans import Command, Job, Plan, Retries, Wave
+from orchestrator.rollout import Clock
 from orchestrator.tenants import Target, Tenant
 
 __all__ = [
+    "NO_RETRIES",
     "SCRIPTED",
     "ExecutorContract",
+    "FakeClock",
     "IsolatingExecutorContract",
     "LedgerContract",
     "MemoryLedger",
@@ -49,6 +53,10 @@ __all__ = [
 ]
 
 Script: TypeAlias = Status | Outcome | Exception
+Item = TypeVar("Item")
+
+#: every job is tried once
+NO_RETRIES = Retries(busy=(), server=(), lost=0)
 
 
 def a_target(name: str = "acme", url: str | URL = "sqlite:///acme.db", **fields: Any) -> Target:
@@ -108,7 +116,10 @@ def a_wave(*jobs: str | Job, name: str = "all", concurrency: int = 4, **fields: 
 
 
 def a_plan(*parts: str | Job | Wave, settled: Sequence[Outcome] = (), **fields: Any) -> Plan:
-    """A plan of those waves; targets and jobs beside them stand together in one wave that comes first."""
+    """A plan of those waves; targets and jobs beside them stand together in one wave that comes first.
+
+    Each job is tried once, unless `retries` says otherwise: pass a `FakeClock` to `rollout.execute` then.
+    """
     waves = [part for part in parts if isinstance(part, Wave)]
     jobs = [part for part in parts if not isinstance(part, Wave)]
     if jobs:
@@ -120,6 +131,7 @@ def a_plan(*parts: str | Job | Wave, settled: Sequence[Outcome] = (), **fields: 
         "asked": "head",
         "revision": ("r002",),
         "strategy": "default",
+        "retries": NO_RETRIES,
     }
     return Plan(waves=tuple(waves), settled=tuple(settled), **{**defaults, **fields})
 
@@ -127,11 +139,14 @@ def a_plan(*parts: str | Job | Wave, settled: Sequence[Outcome] = (), **fields: 
 class ScriptedExecutor:
     """An executor that runs nothing and answers at once, as told for each target; `upgraded` where nothing is told.
 
-    With `hold=True` futures stay open until `finish` is called for their target.
+    A list tells one answer for each try, and its last one holds for all further tries. With `hold=True` futures stay
+    open until `finish` is called for their target.
     """
 
-    def __init__(self, script: Mapping[str, Script] | None = None, *, hold: bool = False) -> None:
-        self._script = dict(script or {})
+    def __init__(self, script: Mapping[str, Script | list[Script]] | None = None, *, hold: bool = False) -> None:
+        self._script = {
+            target: [*told] if isinstance(told, list) else [told] for target, told in (script or {}).items()
+        }
         self._hold = hold
         self._open: dict[str, tuple[Job, Future[Outcome]]] = {}
         #: every job that was submitted, in order
@@ -157,17 +172,45 @@ class ScriptedExecutor:
     def finish(self, target: str, script: Script | None = None) -> None:
         """End the job of that target, as told here or else at the beginning."""
         job, future = self._open.pop(target)
-        answer = script or self._script.get(target, Status.UPGRADED)
+        answer = script or self._next_answer(target)
         if isinstance(answer, Exception):
             future.set_exception(answer)
         else:
             future.set_result(an_outcome(job, answer) if isinstance(answer, Status) else answer)
+
+    def _next_answer(self, target: str) -> Script:
+        told = self._script.get(target, [Status.UPGRADED])
+        return told.pop(0) if len(told) > 1 else told[0]
 
     def close(self, *, cancel: bool = False) -> None:
         """End what is open: as told, or as lost with `cancel`."""
         self.closed, self.cancelled = True, self.cancelled or cancel
         for target in self.in_flight:
             self.finish(target, Status.LOST if cancel else None)
+
+
+class FakeClock(Clock):
+    """Time that passes at once, and only while a run waits; delays are exactly as long as they were meant."""
+
+    def __init__(self) -> None:
+        #: seconds that have passed
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        """Seconds that have passed."""
+        return self.seconds
+
+    def receive(self, inbox: SimpleQueue[Item], seconds: float) -> Item:
+        """What is there already; otherwise the time passes."""
+        try:
+            return inbox.get_nowait()
+        except Empty:
+            self.seconds += seconds
+            raise
+
+    def spread(self, seconds: float) -> float:
+        """Just so many seconds."""
+        return seconds
 
 
 class RecordingListener:

@@ -224,11 +224,20 @@ class WaveEntry(Strict):
     window: Texts | None = None
 
 
+class RetriesEntry(Strict):
+    """`retries`: when jobs whose fault may pass are tried again; an empty list means never."""
+
+    busy: list[Duration] | None = Field(default=None, description="before each further try of a locked tenant")
+    server: list[Duration] | None = Field(default=None, description="before each probe of a server that is down")
+    lost: Count | None = Field(default=None, description="further tries of a job whose worker died")
+
+
 class StrategyEntry(Strict):
     """A named way to roll out."""
 
     concurrency: Concurrency = None
     max_failures: Failures = 0
+    retries: Annotated[RetriesEntry, BeforeValidator(_empty_for_none)] = RetriesEntry()
     waves: list[WaveEntry] = []
     strict: Flag | None = None
     order_by: Text | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.registry.models import StrategyEntry, Strict, WaveEntry
+from orchestrator.plans import Retries
+from orchestrator.registry.models import RetriesEntry, StrategyEntry, Strict, WaveEntry
 from orchestrator.strategy import Budget, Strategy, WaveRule
 
 
@@ -20,7 +21,18 @@ def _strategy(name: str, entry: StrategyEntry) -> Strategy:
         concurrency=entry.concurrency,
         max_failures=entry.max_failures if isinstance(entry.max_failures, Budget) else Budget(count=0),
         waves=tuple(_wave(wave) for wave in entry.waves),
-        extra=_rest(entry, {"concurrency", "max_failures", "waves"}),
+        retries=_retries(entry.retries),
+        extra=_rest(entry, {"concurrency", "max_failures", "retries", "waves"}),
+    )
+
+
+def _retries(entry: RetriesEntry) -> Retries:
+    """What is not written keeps its built-in value; an empty list is written."""
+    usual = Retries()
+    return Retries(
+        busy=usual.busy if entry.busy is None else tuple(entry.busy),
+        server=usual.server if entry.server is None else tuple(entry.server),
+        lost=usual.lost if entry.lost is None else entry.lost,
     )
 
 

@@ -6,10 +6,12 @@ Knows no Alembic, no SQL and no YAML; whatever runs a job is behind one callable
 from __future__ import annotations
 
 from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames, summarise_waves
+from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.driving import execute, notify
 from orchestrator.rollout.signals import StopCause, StopSignal
 
 __all__ = [
+    "Clock",
     "Conclusion",
     "HaltCause",
     "StopCause",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from orchestrator.outcomes import FAILING, FailureKind, Outcome, some_names
 from orchestrator.plans import Job, Plan
-from orchestrator.strategy import AUTO_SERVER_CAP
+from orchestrator.rollout.delays import Delays
+from orchestrator.rollout.servers import FILES, Servers
 
 
 class Budget:
@@ -23,7 +24,7 @@ class Budget:
         """Count the outcome if it is a failure."""
         if outcome.status not in FAILING:
             return
-        down = outcome.failure is not None and outcome.failure.kind is FailureKind.SERVER
+        down = outcome.server != FILES and outcome.failure and outcome.failure.kind is FailureKind.SERVER
         self._counted.setdefault(f"server {outcome.server}" if down else f"target {outcome.target}", outcome)
 
     def overdraft(self) -> str | None:
@@ -36,35 +37,66 @@ class Budget:
 
 
 class Backlog:
-    """Jobs whose turn has not come: by server and in plan order, or behind the targets that must be done first."""
+    """Jobs whose turn has not come: by server and in plan order, behind other targets, or until some moment."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._caps = plan.server_caps
+    def __init__(self, plan: Plan, servers: Servers) -> None:
+        self._servers = servers
         self._order = {job.target: index for index, job in enumerate(plan.jobs)}
-        self._ready: dict[str, list[tuple[int, Job]]] = {}
+        self._ready: dict[str, list[tuple[int, int, Job]]] = {}
+        self._delays = Delays()
         self._running: Counter[str] = Counter()
         #: names that a blocked job still waits for, by its target
         self._needs: dict[str, set[str]] = {}
         self._behind: dict[str, list[Job]] = {}
 
-    def add(self, job: Job, unmet: Iterable[str] = ()) -> None:
-        """Take in a job that may start once the targets named in `unmet` are done."""
+    def add(self, job: Job, unmet: Iterable[str] = (), *, rank: int = 0) -> None:
+        """Take in a job that may start once the targets named in `unmet` are done, after those of a lower rank."""
         needs = set(unmet)
         if not needs:
-            heapq.heappush(self._ready.setdefault(job.server, []), (self._order[job.target], job))
+            entry = (rank, self._order[job.target], job)
+            heapq.heappush(self._ready.setdefault(job.server, []), entry)
             return
         self._needs[job.target] = needs
         for name in needs:
             self._behind.setdefault(name, []).append(job)
 
+    def delay(self, job: Job, due: float) -> None:
+        """Take in a job that may not start before that moment."""
+        self._delays.add(job, due)
+
+    def wake(self, now: float) -> None:
+        """Make the jobs ready whose moment has come."""
+        for job in self._delays.take(now):
+            # Fresh jobs first: whoever was in this one's way may still be.
+            self.add(job, rank=1)
+
+    def next_turn(self, now: float) -> float | None:
+        """The next moment that may make a job ready, None when there is none to come."""
+        return min((moment for moment in self._turns() if moment > now), default=None)
+
+    def has_turns(self) -> bool:
+        """Whether a job is ready, or will be by itself."""
+        return any(True for _ in self._turns())
+
+    def _turns(self) -> Iterator[float]:
+        moments = [self._servers[name].wakes_at for name, queue in self._ready.items() if queue]
+        moments.append(self._delays.next_due)
+        return (moment for moment in moments if moment is not None)
+
     def take(self) -> Job | None:
         """The next job that may run now: from the server with the fewest in flight, then in plan order."""
-        free = [server for server, queue in self._ready.items() if queue and self._running[server] < self._cap(server)]
+        waiting = [name for name, queue in self._ready.items() if queue]
+        free = [name for name in waiting if self._servers[name].admits(self._running[name])]
         if not free:
             return None
-        server = min(free, key=lambda name: (self._running[name], self._ready[name][0][0]))
+        server = min(free, key=lambda name: (self._running[name], self._ready[name][0][:2]))
         self._running[server] += 1
-        return heapq.heappop(self._ready[server])[1]
+        return heapq.heappop(self._ready[server])[2]
+
+    def take_out(self, server: str) -> list[Job]:
+        """Take out the jobs of a server that wait for nothing but their turn."""
+        jobs = [job for _, _, job in self._ready.pop(server, ())] + self._delays.take_out(server)
+        return sorted(jobs, key=lambda job: self._order[job.target])
 
     def leave(self, job: Job) -> None:
         """The job is no longer in flight."""
@@ -93,7 +125,3 @@ class Backlog:
 
     def _blocked_by(self, target: str) -> list[Job]:
         return [job for job in self._behind.pop(target, ()) if job.target in self._needs]
-
-    def _cap(self, server: str) -> int:
-        # A cap below one could never be waited out.
-        return max(1, self._caps.get(server, self._caps.get("*", AUTO_SERVER_CAP)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.errors import ExitCode, LeaseLost, OrchestratorError
 from orchestrator.outcomes import FAILING, Outcome, Reason, RunStatus, Status, WaveSummary, count
 from orchestrator.plans import Plan
 from orchestrator.rollout.signals import StopCause
@@ -53,6 +53,18 @@ class WaveStatus(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """How far a run came, beside its outcomes."""
+
+    #: names of the waves that were reached
+    begun: frozenset[str]
+    #: targets that were to be tried again, and whose turn did not come
+    put_off: frozenset[str]
+    #: targets whose outcome the ledger has
+    recorded: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
     """How a run ended; given on every path, also when the ledger failed on the way."""
 
@@ -61,6 +73,8 @@ class Conclusion:
     #: one for each target: jobs wave by wave, then what the plan had settled
     outcomes: tuple[Outcome, ...]
     waves: tuple[WaveSummary, ...]
+    #: outcomes of jobs that the ledger does not have yet: of those never started, and what could not be recorded
+    unrecorded: tuple[Outcome, ...] = ()
     #: what stopped the run from outside the jobs: the ledger could not be written, or no worker can start
     error: OrchestratorError | None = None
 
@@ -76,33 +90,55 @@ def blames(outcome: Outcome, *, allow_ahead: bool = False) -> bool:
 def conclude(
     plan: Plan,
     finished: Mapping[str, Outcome],
+    left: Left,
     *,
-    begun: Collection[str],
     interrupted: StopCause | None,
     error: OrchestratorError | None,
 ) -> Conclusion:
-    """Sum up a run; `finished` has an outcome for each job, `begun` names the waves that were reached."""
-    outcomes = (*(finished[job.target] for job in plan.jobs), *plan.settled)
-    status, exit_code = _ending(outcomes, plan, interrupted, error)
+    """Sum up a run; `finished` has an outcome for each job."""
+    own = tuple(finished[job.target] for job in plan.jobs)
+    status, exit_code = _ending(own, plan, left, interrupted, error)
     waves = []
-    for wave in plan.waves:
-        own = [finished[job.target] for job in wave.jobs]
-        waves.append(
-            _summary(
-                wave.name, own, begun=wave.name in begun, allow_ahead=plan.allow_ahead, interrupted=bool(interrupted)
-            )
-        )
-    return Conclusion(status=status, exit_code=exit_code, outcomes=outcomes, waves=tuple(waves), error=error)
+    for name, outcomes in _by_wave((*own, *plan.settled), plan).items():
+        begun = name in left.begun or any(outcome.wave == name for outcome in plan.settled)
+        waves.append(_summary(name, outcomes, begun=begun, allow_ahead=plan.allow_ahead, interrupted=bool(interrupted)))
+    return Conclusion(
+        status=status,
+        exit_code=exit_code,
+        outcomes=(*own, *plan.settled),
+        waves=tuple(waves),
+        unrecorded=tuple(outcome for outcome in own if outcome.target not in left.recorded),
+        error=error,
+    )
+
+
+def _by_wave(outcomes: Iterable[Outcome], plan: Plan) -> dict[str, list[Outcome]]:
+    """Outcomes by wave, in the order in which waves run: those that the plan has no jobs for any more are over."""
+    planned: dict[str, list[Outcome]] = {wave.name: [] for wave in plan.waves}
+    over: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.wave is not None:
+            waves = planned if outcome.wave in planned else over
+            waves.setdefault(outcome.wave, []).append(outcome)
+    return over | planned
 
 
 def _ending(
-    outcomes: Sequence[Outcome], plan: Plan, interrupted: StopCause | None, error: OrchestratorError | None
+    own: Sequence[Outcome],
+    plan: Plan,
+    left: Left,
+    interrupted: StopCause | None,
+    error: OrchestratorError | None,
 ) -> tuple[RunStatus, ExitCode]:
+    outcomes = (*own, *plan.settled)
     statuses = {outcome.status for outcome in outcomes}
     # A drain that found nothing left to start has changed nothing: such a run ends like any other.
-    if interrupted and not error and statuses & {Status.NOT_STARTED, Status.LOST}:
+    undone = {Status.NOT_STARTED, Status.LOST, Status.DEFERRED} & {outcome.status for outcome in own}
+    if interrupted and not error and undone:
         return RunStatus.INTERRUPTED, interrupted.exit_code
-    if error or Status.NOT_STARTED in statuses:
+    if isinstance(error, LeaseLost):
+        return RunStatus.HALTED, error.exit_code
+    if error or left.put_off or Status.NOT_STARTED in statuses:
         return RunStatus.HALTED, _failures_exit(outcomes)
     if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
         return RunStatus.FAILED, _failures_exit(outcomes)

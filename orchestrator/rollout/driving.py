@@ -11,12 +11,16 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from orchestrator.errors import LedgerError, OrchestratorError
-from orchestrator.events import Event, JobFinished, JobStarted, Listener, RunHalted, WaveStarted
+from orchestrator.events import Event, JobDeferred, JobFinished, JobStarted, Listener, RunHalted, WaveStarted
 from orchestrator.ledger.protocol import Ledger
-from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
+from orchestrator.outcomes import DONE, FAILING, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Job, Plan, Wave
+from orchestrator.rollout.answers import answer_of, bar
 from orchestrator.rollout.backlog import Backlog, Budget
-from orchestrator.rollout.conclusions import AHEAD, Conclusion, Halt, HaltCause, conclude
+from orchestrator.rollout.conclusions import AHEAD, Conclusion, Halt, HaltCause, Left, conclude
+from orchestrator.rollout.delays import Clock
+from orchestrator.rollout.retrials import Again, Retrials
+from orchestrator.rollout.servers import Server, Servers
 from orchestrator.rollout.signals import StopSignal, draining_on_interrupt
 
 logger = logging.getLogger(__name__)
@@ -39,16 +43,18 @@ def execute(
     stop: StopSignal | None = None,
     *,
     cancel: Callable[[], None] | None = None,
+    clock: Clock | None = None,
 ) -> Conclusion:
     """Run the plan's jobs and conclude; no exception leaves it for a job's failure.
 
-    Each job is written to the ledger before it is submitted. `cancel` is called once, when `stop` says that jobs in
+    Each try of a job is written to the ledger before it is submitted. A job whose fault may pass goes back to the
+    queue as the plan's `retries` say; only its last try counts. `cancel` is called once, when `stop` says that jobs in
     flight shall not finish; their futures must end soon afterwards (`executor.close(cancel=True)` does).
     `max_failures=None` on the plan lifts the budget, and the halt at a failure that every target would share too.
     """
     stop = stop or StopSignal()
     with draining_on_interrupt(stop):
-        return Rollout(run, plan, submit, ledger, listeners, stop, cancel).drive()
+        return Rollout(run, plan, submit, ledger, listeners, stop, cancel, clock or Clock()).drive()
 
 
 class Rollout:
@@ -63,6 +69,7 @@ class Rollout:
         listeners: Sequence[Listener],
         stop: StopSignal,
         cancel: Callable[[], None] | None,
+        clock: Clock,
     ) -> None:
         self._run = run
         self._plan = plan
@@ -71,10 +78,17 @@ class Rollout:
         self._listeners = tuple(listeners)
         self._stop = stop
         self._cancel = cancel
+        self._clock = clock
         self._jobs = {job.target: job for job in plan.jobs}
         self._settled = {outcome.target: outcome for outcome in plan.settled}
         self._finished: dict[str, Outcome] = {}
-        self._backlog = Backlog(plan)
+        #: what the latest try of a job came to that is to be tried again
+        self._put_off: dict[str, Outcome] = {}
+        #: targets whose latest outcome the ledger has
+        self._recorded: set[str] = set()
+        self._servers = Servers(plan, clock)
+        self._backlog = Backlog(plan, self._servers)
+        self._retrials = Retrials(plan, self._servers, clock)
         self._in_flight: dict[Future[Outcome], tuple[Job, int]] = {}
         # Finished futures, and None for "somebody asked to stop". SimpleQueue, because a signal handler may put into
         # it while this thread is inside get().
@@ -102,21 +116,42 @@ class Rollout:
 
     def _run_wave(self, wave: Wave) -> None:
         self._begun.add(wave.name)
-        self._wave_budget = Budget(f"wave {wave.name}", wave.max_failures)
+        self._open_budget(wave)
+        if self._halted or not wave.jobs:
+            return
         self._notify(WaveStarted(wave=wave.name, jobs=len(wave.jobs)))
         for job in wave.jobs:
             self._enqueue(job)
         while True:
+            self._drop_given_up()
             self._fill(max(1, wave.concurrency))
-            if not self._in_flight:
+            if not self._in_flight and (self._halted or self._is_drained()):
                 return
-            self._receive(self._wait())
+            self._wait()
+
+    def _open_budget(self, wave: Wave) -> None:
+        """Failures of the wave that an earlier runner of this run has seen count as well."""
+        self._wave_budget = Budget(f"wave {wave.name}", wave.max_failures)
+        for outcome in self._plan.settled:
+            if outcome.wave == wave.name:
+                self._wave_budget.add(outcome)
+        self._heed_budgets()
+
+    def _is_drained(self) -> bool:
+        """Whether nothing in flight and nothing to wait for means the end of the wave: not before the last verdict."""
+        if self._backlog.has_turns():
+            return False
+        spent = self._servers.spent
+        for name, server in spent:
+            if not server.breaker.probe_last():
+                self._give_up(name, server)
+        return not spent
 
     def _enqueue(self, job: Job) -> None:
         outcomes = {name: self._known(name) for name in job.after}
         barred = next((found for found in outcomes.values() if found and not self._satisfies(found)), None)
         if barred:
-            self._keep(job, _barred(job, barred))
+            self._keep(job, bar(job, barred))
             return
         self._backlog.add(job, (name for name, found in outcomes.items() if found is None and name in self._jobs))
 
@@ -126,6 +161,7 @@ class Rollout:
             self._receive_all()
             if self._halted or len(self._in_flight) >= concurrency:
                 return
+            self._backlog.wake(self._clock.now())
             job = self._backlog.take()
             if job is None:
                 return
@@ -137,6 +173,8 @@ class Rollout:
         except LedgerError as error:
             self._lose_ledger(error)
             return
+        self._put_off.pop(job.target, None)
+        self._retrials.start(job)
         self._notify(JobStarted(job=job))
         try:
             future = self._submit(job)
@@ -148,14 +186,17 @@ class Rollout:
 
     # -- completion ---------------------------------------------------------------------------------------------
 
-    def _wait(self) -> Future[Outcome] | None:
+    def _wait(self) -> None:
+        """Take in what comes next, or come back when the turn of a waiting job may have come."""
         # A signal that arrives just before this thread falls asleep does not wake it: its handler runs when the sleep
         # ends, so no sleep is long.
-        while True:
-            try:
-                return self._inbox.get(timeout=LONGEST_SLEEP)
-            except Empty:
-                continue
+        now = self._clock.now()
+        turn = self._backlog.next_turn(now)
+        try:
+            news = self._clock.receive(self._inbox, LONGEST_SLEEP if turn is None else min(LONGEST_SLEEP, turn - now))
+        except Empty:
+            return
+        self._receive(news)
 
     def _receive_all(self) -> None:
         while True:
@@ -170,21 +211,28 @@ class Rollout:
             return
         job, attempt = self._in_flight.pop(future)
         self._backlog.leave(job)
-        outcome = self._outcome(job, future)
-        self._keep(job, dataclasses.replace(outcome, attempts=max(outcome.attempts, attempt)))
-        if self._error:
-            self._halt(HaltCause.RUN_LEVEL, str(self._error))
-
-    def _outcome(self, job: Job, future: Future[Outcome]) -> Outcome:
-        try:
-            return future.result()
-        except OrchestratorError as error:
+        outcome, error = answer_of(job, future)
+        outcome = dataclasses.replace(outcome, attempts=max(outcome.attempts, attempt))
+        again = self._retrials.judge(job, outcome)
+        if again:
+            self._defer(again, self._retrials.whole(outcome))
+        else:
+            self._keep(job, self._retrials.whole(outcome))
+        if error:
             # The executor itself cannot run jobs: going on would only repeat it.
             self._error = self._error or error
-            return job.outcome(Status.FAILED, at=job.found, failure=_executor_failure(error))
-        except Exception as error:
-            logger.warning("the executor lost %s", job.target, exc_info=True)
-            return job.outcome(Status.LOST, failure=_unknown_fate(error))
+            self._halt(HaltCause.RUN_LEVEL, str(self._error))
+
+    def _defer(self, again: Again, outcome: Outcome) -> None:
+        """Put a job back into the queue; should its turn not come any more, this is its outcome."""
+        put_off = dataclasses.replace(outcome, status=Status.DEFERRED, reason=again.reason)
+        self._put_off[outcome.target] = put_off
+        if again.waits:
+            self._backlog.delay(again.job, self._clock.now() + again.delay)
+        else:
+            self._backlog.add(again.job, rank=again.rank)
+        self._record(put_off)
+        self._notify(JobDeferred(outcome=put_off, delay_s=again.delay))
 
     def _keep(self, job: Job, outcome: Outcome) -> None:
         """Record the outcome of a job, and of those behind it that can no longer run; then look at the budgets."""
@@ -192,19 +240,23 @@ class Rollout:
         while arrived:
             latest, found = arrived.popleft()
             self._finished[latest.target] = found
+            self._put_off.pop(latest.target, None)
             self._record(found)
             self._notify(JobFinished(outcome=found))
             if self._satisfies(found):
                 self._backlog.unblock(latest.target)
             else:
-                arrived.extend((behind, _barred(behind, found)) for behind in self._backlog.drop(latest.target))
+                arrived.extend((behind, bar(behind, found)) for behind in self._backlog.drop(latest.target))
         self._judge(outcome)
 
     def _record(self, outcome: Outcome) -> None:
+        self._recorded.discard(outcome.target)
         try:
             self._ledger.record(self._run, outcome)
         except LedgerError as error:
             self._lose_ledger(error)
+        else:
+            self._recorded.add(outcome.target)
 
     def _known(self, target: str) -> Outcome | None:
         return self._finished.get(target) or self._settled.get(target)
@@ -215,6 +267,27 @@ class Rollout:
         ahead = self._plan.allow_ahead and code == AHEAD
         return outcome.status in DONE or (outcome.status is Status.SKIPPED and (ahead or code in SATISFIED))
 
+    # -- servers that take no jobs ------------------------------------------------------------------------------
+
+    def _give_up(self, name: str, server: Server) -> None:
+        """Nothing is left but a server that stays down: its first failed target has failed, the others wait for it."""
+        assert server.breaker.opener is not None
+        job, outcome = server.breaker.opener
+        message = outcome.failure.message if outcome.failure else "no more is known"
+        server.give_up(Reason(code="server_down", text=f"{name} is down, it failed for {job.target}: {message}"))
+        self._drop_given_up(but=job.target)
+        if job.target not in self._finished:
+            attempts = self._put_off.get(job.target, outcome).attempts
+            self._keep(job, dataclasses.replace(self._retrials.whole(outcome), attempts=attempts))
+
+    def _drop_given_up(self, but: str | None = None) -> None:
+        """Put off to another run what waits for a server that takes no more jobs in this one."""
+        for name, reason in self._servers.given_up:
+            for job in self._backlog.take_out(name):
+                if job.target != but:
+                    tried = self._put_off.get(job.target) or job.outcome(Status.DEFERRED)
+                    self._keep(job, dataclasses.replace(tried, reason=reason))
+
     # -- halting ------------------------------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> None:
@@ -223,6 +296,9 @@ class Rollout:
         shared = outcome.failure if outcome.status in FAILING else None
         if shared and shared.kind is FailureKind.RUN and self._plan.max_failures is not None:
             self._halt(HaltCause.RUN_LEVEL, f"every target would fail like {outcome.target}: {shared.message}")
+        self._heed_budgets()
+
+    def _heed_budgets(self) -> None:
         overdraft = self._budget.overdraft() or self._wave_budget.overdraft()
         if overdraft:
             self._halt(HaltCause.BUDGET, overdraft)
@@ -249,7 +325,8 @@ class Rollout:
         if self._halted or (not left and cause not in {HaltCause.INTERRUPTED, HaltCause.LEDGER}):
             return
         self._halted = Halt(cause=cause, text=text)
-        self._notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=left))
+        fresh = left - len(self._put_off)
+        self._notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=fresh))
 
     def _notify(self, event: Event) -> None:
         notify(self._listeners, event)
@@ -266,13 +343,13 @@ class Rollout:
 
     def _conclude(self) -> Conclusion:
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")
-        for job in self._jobs.values():
-            if job.target not in self._finished:
-                self._finished[job.target] = job.outcome(Status.NOT_STARTED, reason=halt.reason)
+        not_started = [job for name, job in self._jobs.items() if name not in self._finished | self._put_off]
+        self._finished |= {job.target: job.outcome(Status.NOT_STARTED, reason=halt.reason) for job in not_started}
+        left = Left(begun=frozenset(self._begun), put_off=frozenset(self._put_off), recorded=frozenset(self._recorded))
         return conclude(
             self._plan,
-            self._finished,
-            begun=self._begun,
+            self._finished | self._put_off,
+            left,
             interrupted=self._stop.cause if halt.cause is HaltCause.INTERRUPTED else None,
             error=self._error,
         )
@@ -285,34 +362,3 @@ def notify(listeners: Sequence[Listener], event: Event) -> None:
             listener(event)
         except Exception:
             logger.exception("a listener failed on %s", type(event).__name__)
-
-
-def _barred(job: Job, dependency: Outcome) -> Outcome:
-    """What becomes of a job behind a target that is not done: put off with it, or skipped because of it."""
-    text = f"{dependency.target} must be done first and is {dependency.status.value.replace('_', ' ')}"
-    if dependency.status is Status.DEFERRED:
-        code = dependency.reason.code if dependency.reason else "server_down"
-        return job.outcome(Status.DEFERRED, reason=Reason(code=code, text=text))
-    return job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text))
-
-
-def _executor_failure(error: OrchestratorError) -> Failure:
-    return Failure(
-        kind=FailureKind.RUN,
-        code="executor",
-        type=type(error).__name__,
-        message=str(error),
-        advice="nothing was done to this target; mend the cause and run the command again",
-        fingerprint="executor",
-    )
-
-
-def _unknown_fate(error: BaseException) -> Failure:
-    return Failure(
-        kind=FailureKind.AMBIGUOUS,
-        code="internal",
-        type=type(error).__name__,
-        message=f"the executor gave no outcome but {type(error).__name__}",
-        advice="run `orchestrate status` to see where the target is, then run the command again",
-        fingerprint=f"executor:{type(error).__name__}",
-    )

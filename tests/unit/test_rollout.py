@@ -204,7 +204,7 @@ class TestBudget:
         assert statuses(conclusion) == {"a": "lost", "b": "not_started"}
 
     def test_targets_that_were_unreachable_when_planning_count(self) -> None:
-        driven = drive(a_plan("a", settled=[an_outcome("z", Status.FAILED)]))
+        driven = drive(a_plan("a", settled=[an_outcome("z", Status.FAILED, wave=None)]))
         conclusion = driven.end()
         assert statuses(conclusion) == {"a": "not_started", "z": "failed"}
         assert conclusion.status is RunStatus.HALTED

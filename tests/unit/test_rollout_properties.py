@@ -46,7 +46,7 @@ def plans(draw: st.DrawFn) -> Plan:
         ]
         limit = draw(st.none() | st.integers(0, 3))
         waves.append(a_wave(*jobs, name=f"w{index}", concurrency=draw(st.integers(1, 5)), max_failures=limit))
-    settled = [an_outcome("settled", draw(FATES))] if draw(st.booleans()) else []
+    settled = [an_outcome("settled", draw(FATES), wave=None)] if draw(st.booleans()) else []
     caps = draw(st.dictionaries(st.sampled_from(["s1", "s2", "*"]), st.integers(1, 3)))
     limit = draw(st.none() | st.integers(0, 3))
     return a_plan(*waves, settled=settled, server_caps=caps, max_failures=limit)
