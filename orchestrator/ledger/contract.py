@@ -11,119 +11,30 @@ Plain assertions: it needs no test runner to be imported.
 
 from __future__ import annotations
 
-import abc
-import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
 
 from orchestrator.errors import ExitCode, OrchestratorError, UsageError
+from orchestrator.ledger.contract_leases import LeaseContract, here, raises
 from orchestrator.ledger.holders import this_process
 from orchestrator.ledger.protocol import Ledger
-from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, RunStatus, Status
-from orchestrator.plans import Command, Job, Plan, Wave
+from orchestrator.ledger.samples import failure, job, outcome, plan, settled, wave
+from orchestrator.outcomes import RunStatus, Status
+from orchestrator.plans import Command
 
-SERVER = "db.internal:5432"
-
-
-def job(target: str, *, wave: str = "all") -> Job:
-    """A job of a tenant that is two revisions behind."""
-    return Job(
-        target=target,
-        tenant=target,
-        schema=f"tenant_{target}",
-        labels={"region": "eu"},
-        server=SERVER,
-        command=Command.UPGRADE,
-        found=("r001",),
-        wanted=("r003",),
-        path=("r002", "r003"),
-        wave=wave,
-    )
+__all__ = ["LedgerContract", "failure", "job", "outcome", "plan", "settled", "wave"]
 
 
-def outcome(target: str, status: Status = Status.UPGRADED, *, failure: Failure | None = None) -> Outcome:
-    """What happened to `job(target)`, with a value in every field that survives being written down."""
-    return Outcome(
-        target=target,
-        tenant=target,
-        schema=f"tenant_{target}",
-        labels={"region": "eu"},
-        server=SERVER,
-        wave="all",
-        status=status,
-        found=("r001",),
-        wanted=("r003",),
-        at=None if failure else ("r003",),
-        applied=("r002",) if failure else ("r002", "r003"),
-        attempts=1,
-        started_at=datetime.datetime(2026, 11, 22, 7, 31, 0, 250_000, tzinfo=datetime.UTC),
-        duration_ms=31,
-        failure=failure,
-    )
-
-
-def failure(fingerprint: str = "f1") -> Failure:
-    """A failure with awkward text in it."""
-    return Failure(
-        kind=FailureKind.PERMANENT,
-        code="23505",
-        type="UniqueViolation",
-        message='could not create unique index "größe" \N{SNOWMAN} \x00',
-        revision="r003",
-        statement="CREATE UNIQUE INDEX …",
-        advice="remove the duplicates",
-        fingerprint=fingerprint,
-    )
-
-
-def settled(target: str) -> Outcome:
-    """An outcome that the plan already knows."""
-    return Outcome(
-        target=target,
-        tenant=target,
-        server=SERVER,
-        status=Status.UNCHANGED,
-        found=("r003",),
-        wanted=("r003",),
-        at=("r003",),
-        reason=Reason(code="at_head", text="already there"),
-    )
-
-
-def plan(waves: Sequence[Wave], *known: Outcome) -> Plan:
-    """A plan of those waves, and those outcomes that are settled already."""
-    return Plan(
-        project="billing",
-        environment="test",
-        command=Command.UPGRADE,
-        asked="head",
-        revision=("r003",),
-        strategy="careful",
-        waves=tuple(waves),
-        settled=known,
-    )
-
-
-def wave(*targets: str, name: str = "all") -> Wave:
-    """A wave with a job for each target."""
-    return Wave(name=name, jobs=tuple(job(target, wave=name) for target in targets), concurrency=2)
-
-
-class LedgerContract(abc.ABC):
+class LedgerContract(LeaseContract):
     """Inherit it, say how to open the ledger, and the tests are yours."""
-
-    @abc.abstractmethod
-    def open(self, *, project: str = "billing", environment: str = "test") -> Ledger:
-        """Open the one store of the running test."""
 
     def test_an_empty_ledger_has_no_runs(self) -> None:
         """Nothing to show is not an error; asking for a run is."""
         with self._opened() as ledger:
             assert list(ledger.runs()) == []
             assert ledger.fleet() is None
-            with _raises(UsageError, "no run"):
+            with raises(UsageError, "no run"):
                 ledger.run()
-            with _raises(UsageError, "no run"):
+            with raises(UsageError, "no run"):
                 ledger.run("r-2026")
 
     def test_a_run_is_there_before_any_work(self) -> None:
@@ -162,12 +73,12 @@ class LedgerContract(abc.ABC):
             first = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1).id
             assert ledger.run(first[:10]).id == first
             second = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1).id
-            with _raises(UsageError, second):
+            with raises(UsageError, second):
                 ledger.run("r-")
-            with _raises(UsageError, first):
+            with raises(UsageError, first):
                 ledger.run("r-19")
             for wild in ("%", "_" * len(first), f"{first[:-1]}_"):
-                with _raises(UsageError, "no run"):
+                with raises(UsageError, "no run"):
                     ledger.run(wild)
 
     def test_an_intent_is_there_before_its_outcome(self) -> None:
@@ -263,15 +174,15 @@ class LedgerContract(abc.ABC):
                 assert list(other.runs()) == []
                 assert other.fleet() is None
                 for ask in (other.run, other.outcomes):
-                    with _raises(UsageError, "no run"):
+                    with raises(UsageError, "no run"):
                         ask(run)
-                with _raises(UsageError, "no run"):
+                with raises(UsageError, "no run"):
                     other.attempts(run, "acme")
-                with _raises(UsageError, "no run"):
+                with raises(UsageError, "no run"):
                     other.start(run, job("acme"))
-                with _raises(UsageError, "no run"):
+                with raises(UsageError, "no run"):
                     other.record(run, outcome("acme"))
-                with _raises(UsageError, "no run"):
+                with raises(UsageError, "no run"):
                     other.close_run(run, RunStatus.ABORTED, ExitCode.FAILURES)
         with self._opened() as ledger:
             assert ledger.run(run).exit_code is None
@@ -281,7 +192,7 @@ class LedgerContract(abc.ABC):
         """An intent needs a job of that run."""
         with self._opened() as ledger:
             run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=2).id
-            with _raises(OrchestratorError, ""):
+            with raises(OrchestratorError, ""):
                 ledger.start(run, job("globex"))
             assert list(ledger.attempts(run, "globex")) == []
             assert ledger.start(run, job("acme")) == 1
@@ -294,6 +205,123 @@ class LedgerContract(abc.ABC):
             assert (idle.size, empty.size) == (1, 0)
             assert list(ledger.outcomes(empty.id)) == []
             assert ledger.close_run(idle.id, RunStatus.SUCCEEDED, ExitCode.OK).status is RunStatus.SUCCEEDED
+
+    def test_the_plan_comes_back_as_it_was_frozen(self) -> None:
+        """A later process goes on with exactly that."""
+        decided = plan([wave("acme", name="canary"), wave("globex", name="rest")], settled("hooli"))
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(decided, operator="ops", fleet=3).id
+            assert other.plan(run) == decided
+            with raises(UsageError, "no run"):
+                other.plan("r-1")
+
+    def test_an_intent_without_an_outcome_is_unsettled(self) -> None:
+        """In the plan's order, whatever came before and whoever asks."""
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("zeta", "acme", "globex")]), operator="ops", fleet=3).id
+            assert list(other.unsettled(run)) == []
+            for target in ("globex", "acme", "zeta"):
+                ledger.start(run, job(target))
+            assert list(other.unsettled(run)) == ["zeta", "acme", "globex"]
+            ledger.record(run, outcome("acme", Status.FAILED, failure=failure()))
+            ledger.record(run, outcome("zeta"))
+            assert list(other.unsettled(run)) == ["globex"]
+            ledger.start(run, job("acme"))
+            assert list(other.unsettled(run)) == ["acme", "globex"]
+            ledger.close_run(run, RunStatus.HALTED, ExitCode.FAILURES, [outcome("globex", Status.LOST)])
+            assert list(other.unsettled(run)) == ["acme"]
+            (attempt,) = other.attempts(run, "globex")
+            assert attempt.outcome == outcome("globex", Status.LOST)
+
+    def test_what_was_never_tried_leaves_earlier_tries_alone(self) -> None:
+        """A job that failed, and whose turn did not come again, still failed that first time."""
+        bad = outcome("acme", Status.FAILED, failure=failure())
+        with self._opened() as ledger:
+            run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1).id
+            ledger.start(run, job("acme"))
+            ledger.record(run, bad)
+            ledger.close_run(run, RunStatus.HALTED, ExitCode.FAILURES, [outcome("acme", Status.DEFERRED)])
+            assert list(ledger.outcomes(run)) == [outcome("acme", Status.DEFERRED)]
+            assert [attempt.outcome for attempt in ledger.attempts(run, "acme")] == [bad]
+
+    def test_a_run_is_closed_with_what_it_has_already(self) -> None:
+        """The caller hands over all outcomes; what is new among them counts."""
+        everything = [outcome("acme"), outcome("globex", Status.NOT_STARTED), settled("hooli")]
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("acme", "globex")], settled("hooli")), operator="ops", fleet=3).id
+            ledger.start(run, job("acme"))
+            ledger.record(run, outcome("acme"))
+            for closing in (ledger, other):
+                closed = closing.close_run(run, RunStatus.HALTED, ExitCode.FAILURES, everything)
+                assert {status: number for status, number in closed.counts.items() if number} == {
+                    "upgraded": 1,
+                    "not_started": 1,
+                    "unchanged": 1,
+                }
+                assert list(other.outcomes(run)) == everything
+
+    def test_an_outcome_that_comes_after_the_end_counts(self) -> None:
+        """Somebody looked, and knows more by now."""
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1).id
+            ledger.start(run, job("acme"))
+            ledger.close_run(run, RunStatus.FAILED, ExitCode.FAILURES, [outcome("acme", Status.LOST)])
+            other.record(run, outcome("acme"))
+            for counts in (ledger.run(run).counts, other.runs()[0].counts):
+                assert (counts["upgraded"], counts["lost"]) == (1, 0)
+
+    def test_a_run_gets_jobs_that_it_was_not_opened_with(self) -> None:
+        """For targets that nobody could read at that time; they come behind the others."""
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("zeta", "acme")], settled("hooli")), operator="ops", fleet=3).id
+            ledger.add_jobs(run, [job("acme"), job("hooli"), job("globex")])
+            ledger.add_jobs(run, [])
+            for target in ("globex", "hooli", "acme", "zeta"):
+                assert other.start(run, job(target)) == 1
+            assert list(other.unsettled(run)) == ["zeta", "acme", "hooli", "globex"]
+
+    def test_open_runs_are_those_to_go_on_with(self) -> None:
+        """Latest first; what has ended is not among them."""
+        opened: dict[RunStatus, str] = {}
+        with self._opened() as ledger, self._opened(environment="staging") as other:
+            for status in RunStatus:
+                run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1).id
+                opened[status] = run
+                if status is not RunStatus.RUNNING:
+                    ledger.close_run(run, status, ExitCode.FAILURES)
+            expected = [RunStatus.HALTED, RunStatus.INTERRUPTED, RunStatus.PAUSED, RunStatus.RUNNING]
+            assert [run.id for run in ledger.open_runs()] == [opened[status] for status in expected]
+            assert list(other.open_runs()) == []
+
+    def test_old_runs_are_forgotten(self) -> None:
+        """With all that hangs on them; neither open ones, nor the latest, nor parents of what stays."""
+        with self._opened() as ledger, self._opened(project="shop") as other:
+            closed = [self._closed(ledger) for _ in range(3)]
+            halted = self._closed(ledger, RunStatus.HALTED)
+            child = self._closed(ledger, parent=closed[1])
+            later = [self._closed(ledger) for _ in range(2)]
+            elsewhere = self._closed(other)
+            ledger.note(here(), "upgrade", run=closed[0])
+            assert list(ledger.prune(keep=20)) == []
+            assert list(ledger.prune(before=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))) == []
+            assert list(ledger.prune(keep=3)) == [closed[0], closed[2]]
+            assert [run.id for run in ledger.runs()] == [*later[::-1], child, halted, closed[1]]
+            assert list(ledger.prune()) == [closed[1], child, later[0]]
+            assert [run.id for run in ledger.runs()] == [later[1], halted]
+            with raises(UsageError, "no run"):
+                ledger.outcomes(child)
+            assert list(ledger.outcomes(halted)) == [
+                outcome("acme", Status.FAILED, failure=failure()),
+                settled("hooli"),
+            ]
+            assert other.run().id == elsewhere
+            assert [entry.run for entry in ledger.audit()] == [closed[0]]
+
+    def _closed(self, ledger: Ledger, status: RunStatus = RunStatus.FAILED, *, parent: str | None = None) -> str:
+        run = ledger.open_run(plan([wave("acme")], settled("hooli")), operator="ops", fleet=2, parent=parent).id
+        ledger.start(run, job("acme"))
+        ledger.record(run, outcome("acme", Status.FAILED, failure=failure()))
+        return ledger.close_run(run, status, ExitCode.FAILURES).id
 
     def test_a_large_fleet_fits(self) -> None:
         """More rows than one statement can carry, and failing outcomes keep their own failures."""
@@ -310,22 +338,3 @@ class LedgerContract(abc.ABC):
             written = ledger.outcomes(run.id)
             assert [each.target for each in written] == [*names, *(each.target for each in down)]
             assert list(written[3000:]) == down
-
-    @contextlib.contextmanager
-    def _opened(self, *, project: str = "billing", environment: str = "test") -> Iterator[Ledger]:
-        ledger = self.open(project=project, environment=environment)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
-
-
-@contextlib.contextmanager
-def _raises(kind: type[OrchestratorError], saying: str) -> Iterator[None]:
-    said: str | None = None
-    try:
-        yield
-    except kind as error:
-        said = str(error)
-    assert said is not None, f"{kind.__name__} was not raised"
-    assert saying in said, f"{said} does not say {saying!r}"

@@ -18,8 +18,7 @@ _row = tables.leases.c
 class LeaseRows:
     """The lease of one project and environment."""
 
-    def __init__(self, transactions: Transactions, *, project: str, environment: str, lease_seconds: float) -> None:
-        self.lease_seconds = lease_seconds
+    def __init__(self, transactions: Transactions, *, project: str, environment: str) -> None:
         self.scope = f"{project}/{environment}"
         self._key = {"project": project, "environment": environment}
         self._ours = (_row.project == project) & (_row.environment == environment)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from orchestrator.errors import LeaseHeld, LeaseLost
 from orchestrator.ledger.holders import is_alive, is_dead
-from orchestrator.ledger.protocol import HEARTBEAT_SECONDS, Holder, Lease, StopRequest
+from orchestrator.ledger.protocol import HEARTBEAT_SECONDS, LEASE_SECONDS, Holder, Lease, StopRequest
 
 #: seconds between two looks at a lease that somebody elsewhere holds
 _LOOK_SECONDS = 0.2
@@ -40,20 +40,16 @@ class Entry:
         """Changes whenever the holder, or another one, says that it lives."""
         return self.token, self.renewed_at
 
-    def is_free(self, lease_seconds: float) -> bool:
-        """Whether nobody alive holds it."""
-        return self.released or is_dead(self.holder) or self.ran_out(lease_seconds)
-
-    def ran_out(self, lease_seconds: float) -> bool:
-        """Whether its holder has been silent for too long."""
-        return (self.now - self.renewed_at).total_seconds() >= lease_seconds
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody alive holds it: it was given back, its holder is gone, or has been silent for too long."""
+        silent = (self.now - self.renewed_at).total_seconds()
+        return self.released or is_dead(self.holder) or silent >= LEASE_SECONDS
 
 
 class Leases(Protocol):
     """Where the lease of one project and environment is written down."""
 
-    #: a holder that is silent for so long is dead
-    lease_seconds: float
     #: `billing/production`
     scope: str
 
@@ -75,7 +71,7 @@ def acquire(leases: Leases, holder: Holder) -> Lease:
     while True:
         seen = leases.read()
         overdue = watched is not None and time.monotonic() >= deadline
-        if seen is None or seen.is_free(leases.lease_seconds) or (overdue and _is_silent(seen, watched)):
+        if seen is None or seen.is_free or (overdue and _is_silent(seen, watched)):
             lease = leases.take(seen, holder)
             if lease is not None:
                 return lease
@@ -83,14 +79,14 @@ def acquire(leases: Leases, holder: Holder) -> Lease:
         if is_alive(seen.holder) or (watched is not None and not _is_silent(seen, watched)):
             raise held(seen, leases.scope)
         if watched is None:
-            watched, deadline = seen, time.monotonic() + leases.lease_seconds + HEARTBEAT_SECONDS
+            watched, deadline = seen, time.monotonic() + LEASE_SECONDS + HEARTBEAT_SECONDS
         time.sleep(_LOOK_SECONDS)
 
 
 def live(leases: Leases) -> Entry | None:
     """The lease if somebody alive holds it."""
     seen = leases.read()
-    return None if seen is None or seen.is_free(leases.lease_seconds) else seen
+    return None if seen is None or seen.is_free else seen
 
 
 def held(entry: Entry, scope: str) -> LeaseHeld:

@@ -15,7 +15,7 @@ from orchestrator.ledger import leases
 from orchestrator.ledger.audit import scrubbed
 from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, several_runs
 from orchestrator.ledger.leases import Entry, lost
-from orchestrator.ledger.protocol import LEASE_SECONDS, Attempt, AuditEntry, Holder, Lease, Run, StopRequest
+from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.outcomes import Outcome, RunStatus, count
 from orchestrator.plans import Job, Plan
@@ -67,8 +67,7 @@ class MemoryStore:
 class _MemoryLeases:
     """The lease of one project and environment."""
 
-    def __init__(self, store: MemoryStore, scope: str, lease_seconds: float) -> None:
-        self.lease_seconds = lease_seconds
+    def __init__(self, store: MemoryStore, scope: str) -> None:
         self.scope = scope
         self._store = store
 
@@ -121,12 +120,11 @@ class MemoryLedger:
         project: str = "default",
         environment: str = "default",
         store: MemoryStore | None = None,
-        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._project = project
         self._environment = environment
         self._store = store or MemoryStore()
-        self._leases = _MemoryLeases(self._store, self._scope, lease_seconds)
+        self._leases = _MemoryLeases(self._store, self._scope)
         #: fencing number under which a run is written
         self._tokens: dict[str, int] = {}
 

@@ -8,35 +8,24 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.ledger import addresses, versions
-from orchestrator.ledger.protocol import LEASE_SECONDS, Ledger
+from orchestrator.ledger.protocol import Ledger
 from orchestrator.ledger.sql import SqlLedger
 from orchestrator.ledger.transactions import ledger_error
 
 
 @overload
-def open_ledger(
-    url: str | URL, *, project: str, environment: str, create: Literal[True] = True, lease_seconds: float = ...
-) -> Ledger: ...
+def open_ledger(url: str | URL, *, project: str, environment: str, create: Literal[True] = True) -> Ledger: ...
 
 
 @overload
-def open_ledger(
-    url: str | URL, *, project: str, environment: str, create: bool, lease_seconds: float = ...
-) -> Ledger | None: ...
+def open_ledger(url: str | URL, *, project: str, environment: str, create: bool) -> Ledger | None: ...
 
 
-def open_ledger(
-    url: str | URL,
-    *,
-    project: str,
-    environment: str,
-    create: bool = True,
-    lease_seconds: float = LEASE_SECONDS,
-) -> Ledger | None:
+def open_ledger(url: str | URL, *, project: str, environment: str, create: bool = True) -> Ledger | None:
     """Open the ledger, bringing older tables up to date; `Refused` when they are newer than this code.
 
     Where there is none it is created, or None is returned with `create=False`: a command that only reads leaves no
-    file behind. All who use one ledger agree on how long a holder of the lease may be silent.
+    file behind.
     """
     address = addresses.parse(url)
     if create:
@@ -56,7 +45,7 @@ def open_ledger(
     if not ready:
         engine.dispose()
         return None
-    return SqlLedger(engine, place=place, project=project, environment=environment, lease_seconds=lease_seconds)
+    return SqlLedger(engine, place=place, project=project, environment=environment)
 
 
 def _prepare(engine: Engine, place: str, *, create: bool) -> bool:

@@ -16,7 +16,7 @@ from orchestrator.ledger import leases, statements, tables
 from orchestrator.ledger.audit import AuditRows
 from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, several_runs
 from orchestrator.ledger.lease_rows import LeaseRows
-from orchestrator.ledger.protocol import LEASE_SECONDS, Attempt, AuditEntry, Holder, Lease, Run, StopRequest
+from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, plan_columns, run_of
 from orchestrator.ledger.transactions import Transactions, now
@@ -30,15 +30,11 @@ _SHOWN = [column for column in tables.runs.c if column.name not in {"plan", "hos
 class SqlLedger:
     """Each write is one committed transaction; most are one statement, since a run of thousands makes thousands."""
 
-    def __init__(
-        self, engine: Engine, *, place: str, project: str, environment: str, lease_seconds: float = LEASE_SECONDS
-    ) -> None:
+    def __init__(self, engine: Engine, *, place: str, project: str, environment: str) -> None:
         self._transactions = Transactions(engine, place)
         self._project = project
         self._environment = environment
-        self._leases = LeaseRows(
-            self._transactions, project=project, environment=environment, lease_seconds=lease_seconds
-        )
+        self._leases = LeaseRows(self._transactions, project=project, environment=environment)
         self._audit = AuditRows(self._transactions, project=project, environment=environment)
         self._start_fenced = statements.fenced_start(self._leases)
         self._record_fenced = statements.fenced_record(self._leases)
