@@ -168,6 +168,19 @@ def take_back(past: Past, run: str, path: Callable[[Outcome], tuple[str, ...]]) 
     )
 
 
+def with_unended(plan: Plan, outcomes: Sequence[Outcome], unsettled: Collection[str]) -> tuple[Outcome, ...]:
+    """The outcomes of a run whose runner died, with what can be said of its other jobs before a target is read."""
+    at_work = Reason(code="interrupted", text="was at work when its runner died; `resume` reads its version first")
+    waiting = Reason(code="interrupted", text="its runner died before its turn")
+    known = {outcome.target: outcome for outcome in outcomes}
+    for job in plan.jobs:
+        if job.target in unsettled:
+            known[job.target] = job.outcome(Status.LOST, reason=at_work)
+        elif job.target not in known:
+            known[job.target] = job.outcome(Status.NOT_STARTED, reason=waiting)
+    return tuple(known.values())
+
+
 def observed(looks: Iterable[Found]) -> list[Outcome]:
     """What a look at the fleet found, as outcomes: for a ledger that knows nothing, or too little."""
     return [_observed(look) for look in looks]

@@ -242,7 +242,13 @@ class Runs:
     def _latest_changing(self, book: Ledger) -> Run:
         for run in book.runs(limit=_LOOK_BACK):
             if run.command in _MOVING and any(run.counts.get(status.value, 0) > 0 for status in _CHANGED):
-                return run
+                if run.parent is None:
+                    return run
+                # Typed twice, a rollback would undo itself.
+                raise UsageError(
+                    f"the latest run that changed targets, {run.id}, has taken back {run.parent} already; "
+                    "name the run that is meant: `orchestrate rollback RUN`"
+                )
         raise UsageError("no recorded run has changed a target; name one with `orchestrate rollback RUN`")
 
     def _way_back(self, plan: Plan, outcome: Outcome) -> tuple[str, ...]:
@@ -375,6 +381,8 @@ class Runs:
             raise UsageError("no run has been recorded yet")
         found = book.run(run)
         outcomes = tuple(book.outcomes(found.id))
+        if found.status is RunStatus.INTERRUPTED:
+            outcomes = recoveries.with_unended(book.plan(found.id), outcomes, book.unsettled(found.id))
         ended = found.finished_at or found.started_at
         interrupted = found.status is RunStatus.INTERRUPTED
         waves = rollout.summarise_waves(outcomes, interrupted=interrupted)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: targets that `runs reconcile` names; `-v` names them all
 NAMED = 5
+#: enough of it to tell two apart
+LENGTH_OF_DIGEST = 19
 
 
 def aborted_document(aborted: Aborted, lease: Lease | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -158,4 +160,5 @@ def audit_lines(entries: Sequence[AuditEntry]) -> Iterator[Line]:
 def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return some([str(part) for part in value])
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text[:LENGTH_OF_DIGEST] if text.startswith("sha256:") else text

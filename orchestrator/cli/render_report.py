@@ -45,9 +45,19 @@ def closing_lines(report: Report) -> Iterator[Line]:
 def _head(report: Report) -> Iterator[Line]:
     what = goal_text(report.command, report.revision)
     mood = _MOODS.get(report.status, Mood.WARNING)
-    yield Line(f"run {report.run}: {what} {report.status.value} in {duration(report.duration_s)}", mood)
+    yield Line(f"run {report.run}: {what} {_ending(report)}", mood)
     if report.parent is not None:
         yield Line(f"{INDENT}takes back {report.parent}")
+
+
+def _ending(report: Report) -> str:
+    """`succeeded in 12 s`; a run that nobody has ended took no time yet."""
+    status = report.status.value
+    if report.status is RunStatus.RUNNING:
+        return f"{status} since {report.started_at:%Y-%m-%d %H:%M:%S} UTC"
+    if report.status is RunStatus.INTERRUPTED and not report.duration_s:
+        return f"{status}: its runner died"
+    return f"{status} in {duration(report.duration_s)}"
 
 
 def _counters(report: Report) -> Iterator[Line]:

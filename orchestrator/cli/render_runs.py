@@ -12,7 +12,7 @@ from orchestrator.outcomes import Outcome, Report, RunStatus, format_time
 if TYPE_CHECKING:
     from orchestrator.ledger.protocol import Attempt, Run
 
-#: a halted run needs mending first, see its report
+#: unlike a halted run, which needs mending first
 _STOPPED = frozenset({RunStatus.INTERRUPTED, RunStatus.PAUSED})
 
 
@@ -29,6 +29,8 @@ def runs_lines(runs: Sequence[Run]) -> Iterator[Line]:
     for run in runs:
         if run.status in _STOPPED:
             yield Line(f"run {run.id} is {run.status.value}; to go on: orchestrate resume {run.id}", Mood.WARNING)
+        elif run.status is RunStatus.HALTED:
+            yield Line(f"run {run.id} is halted; see why: orchestrate runs show {run.id}", Mood.WARNING)
 
 
 def _what(run: Run) -> str:

@@ -216,3 +216,16 @@ def test_what_is_observed_says_where_each_target_is() -> None:
         ("acme", Status.UNCHANGED, NEW),
         ("gone", Status.FAILED, None),
     ]
+
+
+def test_a_dead_runs_jobs_without_an_outcome_are_told() -> None:
+    plan = a_plan("done", "flying", "again", "never")
+    tried = [an_outcome("done"), an_outcome("again", Status.DEFERRED)]
+    told = recoveries.with_unended(plan, tried, {"flying", "again"})
+    assert {outcome.target: outcome.status for outcome in told} == {
+        "done": Status.UPGRADED,
+        "again": Status.LOST,
+        "flying": Status.LOST,
+        "never": Status.NOT_STARTED,
+    }
+    assert all(outcome.reason and outcome.reason.code == "interrupted" for outcome in told if outcome.target != "done")

@@ -139,6 +139,14 @@ def test_a_reconciliation_that_could_not_read_everything_is_done_again() -> None
     assert shown.endswith("once mended: orchestrate runs reconcile")
 
 
+def test_a_run_without_an_end_has_no_duration() -> None:
+    live = text(report(status=RunStatus.RUNNING, duration_s=0.0))
+    dead = text(report(job("acme").outcome(Status.NOT_STARTED), status=RunStatus.INTERRUPTED, duration_s=0.0))
+
+    assert live.splitlines()[0] == f"run {RUN}: upgrade to r007 running since 2026-11-22 12:00:00 UTC"
+    assert dead.splitlines()[0] == f"run {RUN}: upgrade to r007 interrupted: its runner died"
+
+
 def test_a_rollback_says_what_it_takes_back() -> None:
     done = outcome("acme", Status.DOWNGRADED)
     shown = text(report(done, command="downgrade", revision=("r006",), parent="r-20261122-110000-0001"))

@@ -64,3 +64,19 @@ def test_a_story_tells_each_try_and_the_log_in_short() -> None:
     assert "2026-11-22T12:00:01.000Z ERROR r007 failed (IntegrityError)" in text
     assert "secret" not in text
     assert story["log"] == [RECORD]
+
+
+def test_a_run_that_stopped_says_how_to_go_on() -> None:
+    stopped = [dataclasses.replace(RUN, status=status) for status in (RunStatus.INTERRUPTED, RunStatus.HALTED)]
+    shown = [line.text for line in runs_lines([*stopped, RUN])]
+
+    assert shown[-2:] == [
+        f"run {RUN.id} is interrupted; to go on: orchestrate resume {RUN.id}",
+        f"run {RUN.id} is halted; see why: orchestrate runs show {RUN.id}",
+    ]
+
+
+def test_a_rollback_is_listed_with_the_run_that_it_takes_back() -> None:
+    child = dataclasses.replace(RUN, command=Command.DOWNGRADE, revision=("r006",), parent="r-20261122-110000-0001")
+
+    assert "downgrade to r006, takes back r-20261122-110000-0001" in [line.text for line in runs_lines([child])][1]
