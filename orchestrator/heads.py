@@ -24,7 +24,9 @@ _SQLITE_BATCH = 50
 _REFUSED_CODES = frozenset({"28P01", "1045", "1698"})
 #: too many connections, perhaps our own: it passes when some of them end
 _CROWDED_CODES = frozenset({"53300", "1040", "1203", "1226"})
-#: seconds between tries of a crowded server
+#: a lock, a lost connection: nothing was in flight but the look
+_PASSING = frozenset({FailureKind.TRANSIENT, FailureKind.AMBIGUOUS})
+#: seconds between looks at what could not be read
 _PAUSES = (0.2, 0.5, 1.0)
 
 
@@ -142,18 +144,33 @@ def _settle(server: _Server, group: _Group, looked: list[Found], found: dict[int
 
 
 def _look(group: _Group) -> list[Found]:
-    """Total: a group that cannot be looked at is unreachable, its first target with the failure itself."""
-    first, *others = group.targets
-    for pause in (*_PAUSES, None):
-        try:
-            return list(databases.backend_of(first).look(group.targets))
-        except Exception as error:  # noqa: BLE001 - becomes the target's failure
-            failure = databases.classify(error, first)
-        if pause is None or failure.code not in _CROWDED_CODES:
+    """Look, and look again at what only a passing fault kept from being read: a look changes nothing."""
+    found = _look_once(group.targets)
+    for pause in _PAUSES:
+        unread = [position for position, one in enumerate(found) if _may_pass(one.failure)]
+        if not unread:
             break
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
-    unreachable = Found(target=first, condition=Condition.UNREACHABLE, failure=failure)
-    return [unreachable, *_not_tried(others, failure)]
+        for position, one in zip(unread, _look_once([group.targets[position] for position in unread]), strict=True):
+            found[position] = one
+    first = found[0].failure
+    # Where nobody could be looked at for one reason, only the first one tells it.
+    if first is not None and all(one.failure is first for one in found):
+        return [found[0], *_not_tried(group.targets[1:], first)]
+    return found
+
+
+def _look_once(targets: Sequence[Target]) -> list[Found]:
+    """Total: targets that cannot be looked at are unreachable, all with the same failure."""
+    try:
+        return list(databases.backend_of(targets[0]).look(targets))
+    except Exception as error:  # noqa: BLE001 - becomes the target's failure
+        failure = databases.classify(error, targets[0])
+    return [Found(target=target, condition=Condition.UNREACHABLE, failure=failure) for target in targets]
+
+
+def _may_pass(failure: Failure | None) -> bool:
+    return failure is not None and (failure.kind in _PASSING or failure.code in _CROWDED_CODES)
 
 
 def _not_tried(targets: Sequence[Target], first: Failure) -> list[Found]:
