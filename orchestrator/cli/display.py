@@ -10,8 +10,17 @@ from rich.progress import Task as Bar
 from rich.text import Text
 
 from orchestrator.cli import terminals
-from orchestrator.cli.progress import INTERRUPTED, Tally, duration, halted, rate_text, tell_failure
-from orchestrator.events import Event, JobFinished, RunHalted, RunStarted, WaveStarted
+from orchestrator.cli.progress import (
+    INTERRUPTED,
+    Tally,
+    duration,
+    halted,
+    rate_text,
+    tell_deferral,
+    tell_failure,
+    waiting_text,
+)
+from orchestrator.events import Event, JobDeferred, JobFinished, RunHalted, RunStarted, WaveStarted
 from orchestrator.outcomes import FAILING
 
 
@@ -47,6 +56,8 @@ class TerminalProgress:
                 self._bars.update(self._bar, completed=self.tally.done)
                 if outcome.status in FAILING:
                     tell_failure(outcome, self.tally.failed, self._say_failure)
+            case JobDeferred(outcome=outcome):
+                tell_deferral(outcome, self.tally.deferrals, self._say_deferral)
             case RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._say(halted(event), "yellow")
             case _:
@@ -58,6 +69,9 @@ class TerminalProgress:
 
     def _say_failure(self, text: str) -> None:
         self._say(text, "red")
+
+    def _say_deferral(self, text: str) -> None:
+        self._say(text, "yellow")
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Text(terminals.visible(text), style=style))
@@ -77,7 +91,10 @@ class _Numbers(ProgressColumn):
         text = Text(f"{tally.done:,}/{tally.total:,} done")
         if tally.failed:
             text.append(f"  {tally.failed:,} failed", style="red")
-        text.append(f"  {tally.running:,} running  {rate_text(tally.rate)}", style="dim")
+        text.append(f"  {tally.running:,} running", style="dim")
+        if tally.waiting:
+            text.append(f"  {waiting_text(tally)}", style="yellow")
+        text.append(f"  {rate_text(tally.rate)}", style="dim")
         if tally.seconds_left is not None:
             text.append(f"  eta {duration(tally.seconds_left)}", style="dim")
         return text

@@ -39,25 +39,40 @@ class Tally:
     failed: int = 0
     running: int = 0
     began: float = 0.0
+    #: targets that went back to the queue, and how often any of them did
+    waiting: set[str] = dataclasses.field(default_factory=set)
+    deferrals: int = 0
 
     def take(self, event: Event) -> None:
         """Count one event."""
         match event:
             case deferred.events.RunStarted(plan=plan):
                 self.total, self.began = sum(1 for _ in plan.jobs), self.clock()
-            case deferred.events.JobStarted():
+            case deferred.events.JobStarted(job=job):
                 self.running += 1
-            case deferred.events.JobFinished(outcome=outcome):
-                self.done += 1
+                self.waiting.discard(job.target)
+            case deferred.events.JobDeferred(outcome=outcome):
                 self.running = max(0, self.running - 1)
-                self.failed += outcome.status in FAILING
+                self.waiting.add(outcome.target)
+                self.deferrals += 1
+            case deferred.events.JobFinished(outcome=outcome):
+                self._finish(outcome)
             case _:
                 pass
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.done += 1
+        self.failed += outcome.status in FAILING
+        # One that was put off for good while it waited was in no worker's hands.
+        if outcome.target in self.waiting:
+            self.waiting.discard(outcome.target)
+        else:
+            self.running = max(0, self.running - 1)
 
     @property
     def not_started(self) -> int:
         """Jobs that no worker has seen yet."""
-        return max(0, self.total - self.done - self.running)
+        return max(0, self.total - self.done - self.running - len(self.waiting))
 
     @property
     def rate(self) -> float:
@@ -104,6 +119,8 @@ class PlainProgress:
                 threading.Thread(target=self._beat, daemon=True).start()
             case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
                 tell_failure(outcome, self.tally.failed, self._say_failure)
+            case deferred.events.JobDeferred(outcome=outcome):
+                tell_deferral(outcome, self.tally.deferrals, self._say)
             case deferred.events.RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._say(halted(event), Mood.WARNING)
         if self._is_time():
@@ -159,10 +176,17 @@ class SilentProgress:
 def progress_line(tally: Tally) -> str:
     """`1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s`."""
     parts = [f"{tally.done:,}/{tally.total:,} done", f"{tally.failed:,} failed", f"{tally.running:,} running"]
+    if tally.waiting:
+        parts.append(waiting_text(tally))
     parts.append(rate_text(tally.rate))
     if tally.seconds_left is not None:
         parts.append(f"eta {duration(tally.seconds_left)}")
     return "  ".join(parts)
+
+
+def waiting_text(tally: Tally) -> str:
+    """`3 waiting to be tried again`."""
+    return f"{len(tally.waiting):,} waiting to be tried again"
 
 
 def rate_text(rate: float) -> str:
@@ -176,6 +200,12 @@ def tell_failure(outcome: Outcome, number: int, say: Callable[[str], None]) -> N
         say(f"{outcome.target} {outcome.status}: {_cause(outcome)}")
     elif number == FAILURES_TOLD + 1:
         say("more have failed; the report at the end has them all")
+
+
+def tell_deferral(outcome: Outcome, number: int, say: Callable[[str], None]) -> None:
+    """Say the first times why a target waits; after that the number of those that wait is enough."""
+    if number <= FAILURES_TOLD and outcome.reason:
+        say(f"{outcome.target} waits: {outcome.reason.text}")
 
 
 def _cause(outcome: Outcome) -> str:

@@ -8,13 +8,15 @@ from concurrent.futures import Future
 
 from orchestrator import rollout
 from orchestrator.errors import LedgerError
-from orchestrator.events import Event, JobFinished, RunHalted
+from orchestrator.events import Event, JobDeferred, JobFinished, RunHalted
 from orchestrator.outcomes import Outcome, Status
 from orchestrator.plans import Job, Plan
-from orchestrator.rollout import Conclusion, StopSignal
+from orchestrator.rollout import Clock, Conclusion, StopSignal
 from orchestrator.testing import (
+    FakeClock,
     MemoryLedger,
     RecordingListener,
+    Script,
     ScriptedExecutor,
 )
 
@@ -22,8 +24,11 @@ from orchestrator.testing import (
 class Drive:
     """A plan driven in a thread of its own, with every future in the test's hand."""
 
-    def __init__(self, plan: Plan, *, hold: bool = True, **script: Status | Outcome | Exception) -> None:
+    def __init__(
+        self, plan: Plan, *, hold: bool = True, clock: Clock | None = None, **script: Script | list[Script]
+    ) -> None:
         self.plan = plan
+        self.clock = clock
         self.executor = ScriptedExecutor(script, hold=hold)
         self.listener = RecordingListener()
         self.ledger = MemoryLedger()
@@ -42,6 +47,7 @@ class Drive:
             [self.listener, self._note],
             self.stop,
             cancel=lambda: self.executor.close(cancel=True),
+            clock=self.clock,
         )
 
     def _submit(self, job: Job) -> Future[Outcome]:
@@ -76,6 +82,10 @@ class Drive:
         return [event for event in self.listener.events if isinstance(event, JobFinished)]
 
     @property
+    def deferred(self) -> list[JobDeferred]:
+        return [event for event in self.listener.events if isinstance(event, JobDeferred)]
+
+    @property
     def halts(self) -> list[RunHalted]:
         return [event for event in self.listener.events if isinstance(event, RunHalted)]
 
@@ -86,9 +96,9 @@ class Drive:
         return self.conclusion
 
 
-def drive(plan: Plan, **script: Status | Outcome | Exception) -> Drive:
+def drive(plan: Plan, **script: Script | list[Script]) -> Drive:
     """Drive the plan to its end with an executor that answers inside `submit`, as the inline one does."""
-    driven = Drive(plan, hold=False, **script)
+    driven = Drive(plan, hold=False, clock=FakeClock(), **script)
     driven._drive()
     return driven
 
@@ -104,16 +114,19 @@ def submitted(driven: Drive) -> list[str]:
 class BrokenLedger(MemoryLedger):
     """Cannot write the intent, or the outcome, of one target."""
 
-    def __init__(self, driven: Drive, *, start: str = "", record: str = "") -> None:
+    def __init__(
+        self, driven: Drive, *, start: str = "", record: str = "", error: type[LedgerError] = LedgerError
+    ) -> None:
         super().__init__(store=driven.ledger._store)
         self._broken = (start, record)
+        self._error = error
 
     def start(self, run: str, job: Job) -> int:
         if job.target == self._broken[0]:
-            raise LedgerError("disk full")
+            raise self._error("disk full")
         return super().start(run, job)
 
     def record(self, run: str, outcome: Outcome) -> None:
         if outcome.target == self._broken[1]:
-            raise LedgerError("disk full")
+            raise self._error("disk full")
         super().record(run, outcome)

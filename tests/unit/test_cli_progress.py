@@ -12,8 +12,8 @@ from orchestrator.cli import progress, terminals
 from orchestrator.cli.display import TerminalProgress
 from orchestrator.cli.progress import PlainProgress, SilentProgress, Tally, duration, progress_line
 from orchestrator.cli.terminals import Screen
-from orchestrator.events import Event, JobFinished, JobStarted, RunHalted, RunStarted, WaveStarted
-from orchestrator.outcomes import Outcome, Status
+from orchestrator.events import Event, JobDeferred, JobFinished, JobStarted, RunHalted, RunStarted, WaveStarted
+from orchestrator.outcomes import Outcome, Reason, Status
 from orchestrator.plans import Wave
 from tests.unit.cli_fakes import UNIQUE, job, outcome, plan
 
@@ -61,6 +61,34 @@ def test_an_outcome_that_never_ran_does_not_make_the_running_negative(clock: Clo
     tally.take(JobFinished(outcome=outcome("t0", Status.SKIPPED)))
 
     assert (tally.done, tally.running) == (1, 0)
+
+
+def put_off(number: int) -> Sequence[Event]:
+    reason = Reason(code="retrying", text="put off for 60 s: lock timeout")
+    waiting = outcome(f"t{number}", Status.DEFERRED, reason=reason)
+    return JobStarted(job=job(f"t{number}")), JobDeferred(outcome=waiting, delay_s=60.0)
+
+
+def test_targets_that_wait_are_neither_running_nor_done(clock: Clock) -> None:
+    tally = Tally(clock=clock)
+    for event in (started(10), *put_off(0), *put_off(1), *put_off(2), *finished(3)):
+        tally.take(event)
+    assert (tally.done, tally.running, len(tally.waiting), tally.not_started) == (1, 0, 3, 6)
+    assert "  0 running  3 waiting to be tried again  " in progress_line(tally)
+
+    for event in (*finished(0), *put_off(1), JobFinished(outcome=outcome("t2", Status.DEFERRED))):
+        tally.take(event)
+    assert (tally.done, tally.running, tally.waiting, tally.not_started) == (3, 0, {"t1"}, 6)
+
+
+def test_why_targets_wait_is_told_a_few_times(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = PlainProgress(Screen(), clock)
+    plain(started(100))
+    lines(capsys)
+    for number in range(20):
+        for event in put_off(number):
+            plain(event)
+    assert lines(capsys) == [f"t{number} waits: put off for 60 s: lock timeout" for number in range(5)]
 
 
 def test_a_line_reads_like_the_contract() -> None:
@@ -162,12 +190,18 @@ def test_a_halt_is_told_but_not_a_drain_that_was_announced(clock: Clock, capsys:
 
 def test_a_terminal_gets_one_bar_that_goes_away() -> None:
     written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=100, color_system=None)
+    console = Console(file=written, force_terminal=True, width=140, color_system=None)
     bar = TerminalProgress(console=console)
 
     waves = tuple(Wave(name=name, jobs=(job(name),), concurrency=1) for name in ("canary", "b", "c", "d"))
     begun = RunStarted(run="r-1", plan=plan(job("canary"), waves=waves))
-    for event in (begun, WaveStarted(wave="canary\x1b[2J", jobs=1), *finished(0), *finished(1, Status.FAILED)):
+    for event in (
+        begun,
+        WaveStarted(wave="canary\x1b[2J", jobs=1),
+        *finished(0),
+        *finished(1, Status.FAILED),
+        *put_off(2),
+    ):
         bar(event)
     bar._bars.refresh()
     drawn = written.getvalue()
@@ -175,6 +209,8 @@ def test_a_terminal_gets_one_bar_that_goes_away() -> None:
 
     assert "2/4 done" in drawn
     assert "1 failed" in drawn
+    assert "1 waiting to be tried again" in drawn
+    assert "t2 waits: put off for 60 s" in drawn
     assert r"canary\x1b[2J" in drawn
     assert "t1 failed: 23505 UniqueViolation" in drawn
     assert written.getvalue().endswith("\x1b[2K")

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import rollout
 from orchestrator.errors import ExitCode
-from orchestrator.events import Event, JobFinished, RunHalted, WaveStarted
-from orchestrator.outcomes import DONE, FAILING, Outcome, RunStatus, Status
-from orchestrator.plans import Job, Plan
-from orchestrator.rollout import Conclusion, StopSignal
-from orchestrator.testing import MemoryLedger, RecordingListener, ScriptedExecutor, a_job, a_plan, a_wave, an_outcome
+from orchestrator.events import Event, JobDeferred, JobFinished, RunHalted, WaveStarted
+from orchestrator.outcomes import DONE, FAILING, FailureKind, Outcome, RunStatus, Status
+from orchestrator.plans import Job, Plan, Retries
+from orchestrator.rollout import StopSignal
+from orchestrator.testing import (
+    FakeClock,
+    MemoryLedger,
+    RecordingListener,
+    ScriptedExecutor,
+    a_failure,
+    a_job,
+    a_plan,
+    a_wave,
+    an_outcome,
+)
 
 FATES = st.sampled_from(
     [Status.UPGRADED] * 6
     + [Status.FAILED, Status.LOST, Status.SKIPPED, Status.DEFERRED, Status.UNCHANGED, Status.NOT_PROVISIONED]
 )
+
+
+def fault(kind: FailureKind, *, crowded: bool = False, known: bool = False) -> Callable[[Job], Outcome]:
+    def outcome(job: Job) -> Outcome:
+        at = job.found if known else None
+        return an_outcome(job, Status.FAILED, at=at, failure=a_failure(kind, crowded=crowded))
+
+    return outcome
+
+
+FAULTS = {
+    "busy": fault(FailureKind.TRANSIENT, known=True),
+    "crowded": fault(FailureKind.TRANSIENT, crowded=True),
+    "down": fault(FailureKind.SERVER),
+    "unknown": fault(FailureKind.AMBIGUOUS),
+    "known": fault(FailureKind.AMBIGUOUS, known=True),
+}
+DELAYS = st.lists(st.floats(0.1, 5.0), max_size=3).map(tuple)
+RETRIES = st.builds(Retries, busy=DELAYS, server=DELAYS, lost=st.integers(0, 2))
 
 
 @st.composite
@@ -39,7 +70,7 @@ def plans(draw: st.DrawFn) -> Plan:
             a_job(
                 name,
                 wave=f"w{index}",
-                server=draw(st.sampled_from(["s1", "s2", "s3"])),
+                server=draw(st.sampled_from(["s1", "s2", "sqlite"])),
                 after=tuple(draw(befores)) if draw(st.booleans()) else (),
             )
             for name in taken
@@ -49,44 +80,55 @@ def plans(draw: st.DrawFn) -> Plan:
     settled = [an_outcome("settled", draw(FATES), wave=None)] if draw(st.booleans()) else []
     caps = draw(st.dictionaries(st.sampled_from(["s1", "s2", "*"]), st.integers(1, 3)))
     limit = draw(st.none() | st.integers(0, 3))
-    return a_plan(*waves, settled=settled, server_caps=caps, max_failures=limit)
+    return a_plan(*waves, settled=settled, server_caps=caps, max_failures=limit, retries=draw(RETRIES))
 
 
-class Watched:
-    """Holds jobs open until no more are submitted, then ends one at random; checks what holds at each submission."""
+class Watched(FakeClock):
+    """Ends a random job, or lets time pass, whenever the run waits; checks what must hold at each submission."""
 
-    def __init__(self, plan: Plan, fates: dict[str, Status], seed: int, stop: StopSignal, stop_after: int) -> None:
+    def __init__(self, plan: Plan, tries: dict[str, list[Outcome]], seed: int, stop: StopSignal, stops_at: int) -> None:
+        super().__init__()
         self.plan = plan
         self.known = {job.target for job in plan.jobs} | {outcome.target for outcome in plan.settled}
         self.limits = {wave.name: wave.concurrency for wave in plan.waves}
         self.wave = ""
-        self.executor = ScriptedExecutor(fates, hold=True)
+        self.executor = ScriptedExecutor({name: [*answers] for name, answers in tries.items()}, hold=True)
         self.random = random.Random(seed)
         self.stop = stop
-        self.stop_after = stop_after
+        self.stops_at = stops_at
         self.done: dict[str, Outcome] = {outcome.target: outcome for outcome in plan.settled}
-        self.changed = threading.Condition()
-        self.over = False
+        self.not_before: dict[str, float] = {}
         self.broken: list[str] = []
+        self.steps = 0
+
+    def receive(self, inbox: SimpleQueue[Any], seconds: float) -> Any:
+        self.steps += 1
+        assert self.steps < 20_000, "the run does not end"
+        if self.steps == self.stops_at:
+            self.stop.drain()
+        elif self.executor.in_flight and self.random.random() < 0.7:
+            self.executor.finish(self.random.choice(self.executor.in_flight))
+        return super().receive(inbox, seconds)
 
     def submit(self, job: Job) -> Future[Outcome]:
-        with self.changed:
-            future = self.executor.submit(job)
-            jobs = {found.target: found for found in self.executor.submitted}
-            servers = Counter(jobs[target].server for target in self.executor.in_flight)
-            caps = self.plan.server_caps
-            self.must(servers.total() <= self.limits[self.wave], "concurrency of the wave")
-            self.must(all(number <= caps.get(name, caps.get("*", 8)) for name, number in servers.items()), "server cap")
-            self.must(all(self.done[name].status in DONE for name in job.after if name in self.known), "order")
-            if len(self.executor.submitted) == self.stop_after:
-                self.stop.drain()
-            self.changed.notify_all()
+        self.must(job.target not in self.executor.in_flight, "one try at a time")
+        self.must(job.target not in self.done, "nothing after the outcome")
+        self.must(self.seconds >= self.not_before.get(job.target, 0.0), "delays")
+        future = self.executor.submit(job)
+        jobs = {found.target: found for found in self.executor.submitted}
+        servers = Counter(jobs[target].server for target in self.executor.in_flight)
+        caps = self.plan.server_caps
+        self.must(servers.total() <= self.limits[self.wave], "concurrency of the wave")
+        self.must(all(number <= caps.get(name, caps.get("*", 8)) for name, number in servers.items()), "server cap")
+        self.must(all(self.done[name].status in DONE for name in job.after if name in self.known), "order")
         return future
 
     def hear(self, event: Event) -> None:
         if isinstance(event, WaveStarted):
             self.must(not self.executor.in_flight, "waves one after the other")
             self.wave = event.wave
+        if isinstance(event, JobDeferred) and event.outcome.reason and event.outcome.reason.code == "retrying":
+            self.not_before[event.outcome.target] = self.seconds + event.delay_s
         if isinstance(event, JobFinished):
             self.must(event.outcome.target not in self.done, "told once")
             self.done[event.outcome.target] = event.outcome
@@ -96,46 +138,38 @@ class Watched:
         if not holds:
             self.broken.append(rule)
 
-    def finish_jobs(self) -> None:
-        with self.changed:
-            while not self.over:
-                submitted = len(self.executor.submitted)
-                if self.changed.wait_for(lambda: self.over or len(self.executor.submitted) > submitted, 0.001):  # noqa: B023
-                    continue
-                if self.executor.in_flight:
-                    self.executor.finish(self.random.choice(self.executor.in_flight))
 
-    def execute(self, listener: RecordingListener) -> Conclusion:
-        finisher = threading.Thread(target=self.finish_jobs)
-        finisher.start()
-        ledger = MemoryLedger()
-        run = ledger.open_run(self.plan, operator="tester", fleet=1).id
-        try:
-            return rollout.execute(run, self.plan, self.submit, ledger, [listener, self.hear], self.stop)
-        finally:
-            with self.changed:
-                self.over = True
-                self.changed.notify_all()
-            finisher.join()
+def tries_of(job: Job, fates: list[Status | str]) -> list[Outcome]:
+    """Answers of the executor; the last one is given for ever."""
+    return [an_outcome(job, fate) if isinstance(fate, Status) else FAULTS[fate](job) for fate in fates]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plans(), st.data())
 def test_every_target_has_one_outcome_and_no_cap_is_exceeded(plan: Plan, data: st.DataObject) -> None:
-    fates = {job.target: data.draw(FATES) for job in plan.jobs}
+    fates = {job.target: data.draw(st.lists(FATES | st.sampled_from([*FAULTS]), min_size=1)) for job in plan.jobs}
+    tries = {job.target: tries_of(job, fates[job.target]) for job in plan.jobs}
     stop = StopSignal()
-    watched = Watched(plan, fates, data.draw(st.integers()), stop, data.draw(st.integers(0, 20)))
-    events = RecordingListener()
-    conclusion = watched.execute(events)
+    watched = Watched(plan, tries, data.draw(st.integers()), stop, data.draw(st.integers(0, 60)))
+    events, ledger = RecordingListener(), MemoryLedger()
+    run = ledger.open_run(plan, operator="tester", fleet=1).id
+    conclusion = rollout.execute(run, plan, watched.submit, ledger, [events, watched.hear], stop, clock=watched)
     assert not watched.broken
 
     names = [job.target for job in plan.jobs] + [outcome.target for outcome in plan.settled]
     assert [outcome.target for outcome in conclusion.outcomes] == names
     assert sum(sum(wave.counts.values()) for wave in conclusion.waves) == len(names) - len(plan.settled)
-    submitted = [job.target for job in watched.executor.submitted]
-    assert len(submitted) == len(set(submitted))
+    assert not watched.executor.in_flight
     by_name = {outcome.target: outcome for outcome in conclusion.outcomes}
-    assert all(by_name[name].status is fates[name] for name in submitted)
+    submitted = Counter(job.target for job in watched.executor.submitted)
+    for name, number in submitted.items():
+        assert by_name[name].attempts == len(ledger.attempts(run, name)) == number
+        assert by_name[name].status in {answer.status for answer in tries[name][:number]} | {Status.DEFERRED}
+    in_ledger = {outcome.target: outcome for outcome in ledger.outcomes(run)}
+    unrecorded = {outcome.target for outcome in conclusion.unrecorded}
+    assert in_ledger.keys() | unrecorded == set(names)
+    assert not in_ledger.keys() & unrecorded
+    assert all(by_name[name].status is outcome.status for name, outcome in in_ledger.items())
 
     statuses = {outcome.status for outcome in conclusion.outcomes}
     halts = [event for event in events.events if isinstance(event, RunHalted)]
