@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import enum
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,8 @@ def targets(context: Any) -> Iterator[EnvironmentTarget]:
         environment.context_opts.update(pristine)
         if target._purpose is not Purpose.WRITE:
             environment.context_opts["dont_mutate"] = True
+        elif handover is None:
+            environment.context_opts["fn"] = _journalled(pristine["fn"], target._target)
         yield target
 
 
@@ -199,6 +201,25 @@ def version_options(target: Target, connection: Connection | None = None) -> dic
     if target.backend == "postgresql":
         own_schema = target.schema or (connection.dialect.default_schema_name if connection is not None else None)
     return {"version_table": target.version_table, "version_table_schema": target.version_table_schema or own_schema}
+
+
+def _journalled(steps: Callable[..., Iterable[Any]], target: Target) -> Callable[..., Iterator[Any]]:
+    """What Alembic's own command would run, each revision under the target's journal."""
+
+    def run(heads: Sequence[str], context: MigrationContext) -> Iterator[Any]:
+        assert context.connection is not None
+        journal = databases.backend_of(target).journal(context.connection, target, found=tuple(heads))
+        for step in steps(heads, context):
+            script = getattr(step, "revision", None)
+            if script is None:
+                journal.forget()  # a stamp runs no statement of a revision
+                yield step
+                continue
+            direction = "upgrade" if step.is_upgrade else "downgrade"
+            with journal.revision(script.revision, source=Path(script.path).read_bytes(), direction=direction):
+                yield step
+
+    return run
 
 
 def _handed_over(handover: Handover) -> Iterator[EnvironmentTarget]:
@@ -379,7 +400,8 @@ def _own_objects(
     def is_strange(table: Any, name: str | None) -> bool:
         """Whether a table that is only in the database is none that the models could mean."""
         elsewhere = own_tables is not None and name not in own_tables
-        return elsewhere or name == target.version_table or (table.schema, name) in others
+        ours = name in (target.version_table, databases.JOURNAL)
+        return elsewhere or ours or (table.schema, name) in others
 
     def own(thing: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:  # noqa: FBT001
         if kind == "table":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
-import hashlib
 import re
 import sys
 import warnings
@@ -111,9 +110,9 @@ class Scripts:
             return "its `downgrade` raises"
         return None
 
-    def file_digest(self, revision: str) -> str:
-        """SHA-256 of a revision's file."""
-        return hashlib.sha256(Path(self._nodes[revision].path).read_bytes()).hexdigest()
+    def source(self, revision: str) -> bytes:
+        """What a revision's file says."""
+        return Path(self._nodes[revision].path).read_bytes()
 
     def title(self, revision: str) -> str:
         """First line of the revision's message."""

@@ -186,7 +186,9 @@ class Attempt:
             if isinstance(way, Reason):
                 moved.append(way)
                 return
-            journal = self._journal(context)
+            journal = self._journal(context, heads)
+            if self.job.command is Command.STAMP:
+                journal.forget()
             for step in self.scripts.steps(self.job.command, way, heads):
                 self.revision = str(step.to_revisions[0] if step.is_upgrade else step.from_revisions[0])
                 with logs.bound(revision=self.revision), self._journalled(journal, self.revision):
@@ -206,15 +208,15 @@ class Attempt:
             self.scripts.directory.run_env()
         return moved[0] if moved else None
 
-    def _journal(self, context: MigrationContext) -> databases.Journal:
+    def _journal(self, context: MigrationContext, heads: Sequence[str]) -> databases.Journal:
         assert context.connection is not None
-        return self.backend.journal(context.connection, self.target)
+        return self.backend.journal(context.connection, self.target, found=tuple(heads))
 
     def _journalled(self, journal: databases.Journal, revision: str) -> contextlib.AbstractContextManager[None]:
         """A stamp runs no statement of a revision."""
         if self.job.command is Command.STAMP:
             return contextlib.nullcontext()
-        return journal.revision(revision, file=self.scripts.file_digest(revision), direction=self.job.command.value)
+        return journal.revision(revision, source=self.scripts.source(revision), direction=self.job.command.value)
 
     def _way_from(self, heads: Sequence[str], route: Route, context: MigrationContext) -> Route | Reason:
         """The way from what Alembic has read: not before that does a classic env.py, or SQLite, keep others out."""

@@ -23,6 +23,7 @@ from orchestrator.databases.errors import (
     TenantLocked,
 )
 from orchestrator.databases.fingerprints import fingerprint
+from orchestrator.databases.journal_tables import JOURNAL
 from orchestrator.databases.locks import hold_lock, take_lock
 from orchestrator.databases.passwords import current_password
 from orchestrator.databases.registered import backend_for, backend_of
@@ -30,6 +31,7 @@ from orchestrator.outcomes import Failure
 from orchestrator.tenants import Target
 
 __all__ = [
+    "JOURNAL",
     "Backend",
     "BrokenReferences",
     "Connections",

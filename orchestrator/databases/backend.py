@@ -38,12 +38,15 @@ class LockHolder:
 class Journal(Protocol):
     """Keeps, in the target itself, what a revision in flight has done where a crash would not undo it."""
 
-    def revision(self, revision: str, *, file: str, direction: str) -> AbstractContextManager[None]:
+    def revision(self, revision: str, *, source: bytes, direction: str) -> AbstractContextManager[None]:
         """Run one revision under the journal, from before its first statement to after the commit of its version.
 
-        `file` is the SHA-256 of its file, `direction` `upgrade` or `downgrade`. Raises `JournalMismatch` before
+        `source` is what its file holds, `direction` `upgrade` or `downgrade`. Raises `JournalMismatch` before
         anything runs when an earlier try of the revision left entries that this file cannot have made.
         """
+
+    def forget(self) -> None:
+        """Somebody stamps the target: what an earlier try left no longer matters. Part of the stamp's transaction."""
 
 
 class Backend(Protocol):
@@ -85,8 +88,11 @@ class Backend(Protocol):
     def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
         """End the holder's server session and what it is doing; False when we may not or it is gone."""
 
-    def journal(self, connection: Connection, target: Target) -> Journal:
-        """What makes a revision that dies half-way continue where it stopped, on this very connection."""
+    def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
+        """What makes a revision that dies half-way continue where it stopped, on this very connection.
+
+        `found` is the version as Alembic has read it.
+        """
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Keywords for Alembic's `context.configure` that this kind of database needs."""

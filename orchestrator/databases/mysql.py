@@ -13,12 +13,13 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestrator.databases import faults, names
+from orchestrator.databases import faults, journal_policies, names
 from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import SchemaMismatch, TargetAbsent
-from orchestrator.databases.journals import NoJournal
+from orchestrator.databases.journal_tables import JOURNAL
+from orchestrator.databases.journals import StatementJournal
 from orchestrator.databases.locks import lock_digest
 from orchestrator.databases.masks import mask_message
 from orchestrator.outcomes import Failure
@@ -118,9 +119,10 @@ class MySQL:
         connection.rollback()
         return True
 
-    def journal(self, connection: Connection, target: Target) -> Journal:
+    def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
         """What makes a revision that dies half-way continue where it stopped."""
-        return NoJournal()
+        schema = connection.dialect.default_schema_name
+        return StatementJournal(connection, target, journal_policies.MYSQL, schema=schema, found=found)
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Alembic knows that DDL is not transactional here."""
@@ -239,11 +241,18 @@ def _heads(connection: Connection, target: Target) -> tuple[str, ...]:
 
 def _condition(connection: Connection, target: Target) -> Condition:
     """Tables that no version row speaks for, unless another chain's version table stands beside them."""
-    tables = list(connection.execute(_TABLES))
+    tables = [row for row in connection.execute(_TABLES) if row.name != JOURNAL or _is_in_flight(connection)]
+    if any(row.name == JOURNAL for row in tables):
+        return Condition.EMPTY
     version_tables = {row.name for row in tables if row.columns == 1 and row.versions == 1}
     others = version_tables - ({target.version_table} if target.version_table_schema is None else set())
     filled = any(row.name not in version_tables for row in tables)
     return Condition.UNVERSIONED if filled and not others else Condition.EMPTY
+
+
+def _is_in_flight(connection: Connection) -> bool:
+    """Whether the tables are what the first revision has made so far."""
+    return bool(connection.exec_driver_sql(f"SELECT 1 FROM {JOURNAL} LIMIT 1").scalar())  # noqa: S608 - a constant
 
 
 def _lock_name(target: Target) -> str:

@@ -13,13 +13,13 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.databases import faults, names, poolers, postgresql_heads
+from orchestrator.databases import faults, journal_policies, names, poolers, postgresql_heads, postgresql_indexes
 from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import PoolerInTheWay, SchemaMismatch, TargetAbsent
 from orchestrator.databases.faults import Fault
-from orchestrator.databases.journals import NoJournal
+from orchestrator.databases.journals import StatementJournal
 from orchestrator.databases.locks import lock_digest
 from orchestrator.databases.masks import mask_message
 from orchestrator.outcomes import Failure, FailureKind
@@ -93,11 +93,13 @@ class PostgreSQL:
         engine = _open(access, keep=self.keeps_connection(target), **options)
         event.listen(engine, "before_cursor_execute", _notice_session_change)
         _wait_in_autocommit_blocks(engine)
+        postgresql_indexes.clear_the_way(engine)
         return engine
 
     def take_over(self, connection: Connection) -> None:
         """Let its autocommit blocks wait for locks as ours do."""
         _wait_in_autocommit_blocks(connection.engine)
+        postgresql_indexes.clear_the_way(connection.engine)
 
     def keeps_connection(self, target: Target) -> bool:
         """One database holds many tenants' schemas; a database of a tenant's own is left when the job is done."""
@@ -160,9 +162,10 @@ class PostgreSQL:
         connection.commit()
         return ended is True
 
-    def journal(self, connection: Connection, target: Target) -> Journal:
+    def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
         """What makes a revision that dies half-way continue where it stopped."""
-        return NoJournal()
+        schema = target.schema or connection.dialect.default_schema_name
+        return StatementJournal(connection, target, journal_policies.POSTGRESQL, schema=schema, found=found)
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """Alembic knows that DDL is transactional here."""

@@ -40,7 +40,8 @@ ORDER BY w.position
 # A table of one column `version_num` is a version table: our own, or that of another chain in the same schema.
 _TABLES = text("""
 SELECT s.nspname AS schema,
-       bool_or(NOT s.of_versions) AS filled,
+       -- where there is a journal, the tables are what the first revision has made so far
+       bool_or(NOT s.of_versions) AND NOT bool_or(s.relname = 'orchestrate_journal') AS filled,
        array_agg(s.relname) FILTER (WHERE s.of_versions) AS version_tables
 FROM (SELECT n.nspname, CAST(c.relname AS text) AS relname,
              c.relnatts = 1 AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid

@@ -16,12 +16,13 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator import failpoints
-from orchestrator.databases import faults
+from orchestrator.databases import faults, journal_policies
 from orchestrator.databases.backend import Journal, LockHolder
 from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import BrokenReferences, TargetAbsent
-from orchestrator.databases.journals import NoJournal
+from orchestrator.databases.journal_tables import JOURNAL
+from orchestrator.databases.journals import StatementJournal
 from orchestrator.outcomes import Failure
 from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
@@ -100,9 +101,9 @@ class SQLite:
         """A file has no server sessions."""
         return False
 
-    def journal(self, connection: Connection, target: Target) -> Journal:
+    def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
         """What makes a revision that dies half-way continue where it stopped."""
-        return NoJournal()
+        return StatementJournal(connection, target, journal_policies.SQLITE, schema=None, found=found)
 
     def configure_options(self, target: Target) -> dict[str, Any]:
         """DDL is transactional here; Alembic thinks that it is not, since the driver used to commit before it."""
@@ -330,6 +331,8 @@ def _read(connection: sqlite3.Connection, target: Target) -> Found:
 
 def _condition(connection: sqlite3.Connection, tables: set[str], own: str) -> Condition:
     """Tables that no version row speaks for, unless another chain's version table stands beside them."""
+    if JOURNAL in tables:
+        return Condition.EMPTY  # what else there is, the first revision has made so far
     version_tables = {table for table in tables if _columns(connection, table) == ["version_num"]}
     filled = tables - version_tables - {own}
     return Condition.UNVERSIONED if filled and not version_tables - {own} else Condition.EMPTY

@@ -1,0 +1,175 @@
+"""What a journal remembers of a revision in flight, and how a second try follows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+
+
+class EntryKind(enum.Enum):
+    """What an entry stands for."""
+
+    #: rows, in the transaction that the next entry of another kind has committed
+    DATA = "data"
+    #: rows, in a transaction of their own
+    ALONE = "alone"
+    #: commits by itself
+    DEFINITION = "definition"
+    #: the end of a transaction in the middle of the revision
+    COMMIT = "commit"
+    #: nobody can say what it did
+    OTHER = "other"
+
+
+class State(enum.Enum):
+    """How far a statement has come."""
+
+    #: about to run; it ran when another entry of the same try follows
+    INTENDED = "intended"
+    DONE = "done"
+    #: the server refused it; what stands before it is committed all the same
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One statement of a revision in flight."""
+
+    position: int
+    kind: EntryKind
+    #: SHA-256 of the statement and its parameters
+    digest: str
+    state: State
+    #: the try that wrote it
+    attempt: str
+    #: first words of the statement, no values
+    summary: str = ""
+    #: what the driver said of it, for whoever asks a second time
+    rowcount: int = -1
+    lastrowid: int | None = None
+    #: rows that it returned, as JSON, where it returned any
+    answer: str | None = None
+    #: what the object looked like before
+    probe: str | None = None
+
+    @property
+    def commits(self) -> bool:
+        """Whether everything before it is committed."""
+        return self.kind is not EntryKind.DATA
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it changed rows."""
+        return self.kind in (EntryKind.DATA, EntryKind.ALONE)
+
+
+#: stands for a statement that an earlier try has committed in another form
+NOTHING = Entry(position=0, kind=EntryKind.DATA, digest="", state=State.DONE, attempt="", rowcount=0)
+
+
+class Strayed(Exception):  # noqa: N818 - named for what it says
+    """The second try does something that the first one cannot have done at this place."""
+
+
+class Replay:
+    """The way of an earlier try, followed by the next one. Decides, and touches no database."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = [_settled(entry, entries) for entry in entries]
+        #: the next one to be met
+        self.at = 0
+        #: rows were read since the last commit, so that what follows may depend on them
+        self.has_read = False
+        #: the revision looked at what there is, and may decide by itself
+        self.has_looked = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything that was done is behind us."""
+        return self.at >= len(self.entries)
+
+    @property
+    def stopped_at(self) -> Entry | None:
+        """The last thing that the earlier try is known to have begun."""
+        return self.entries[-1] if self.entries else None
+
+    def look(self, *, at_catalog: bool) -> None:
+        """The revision reads something."""
+        if at_catalog:
+            self.has_looked = True
+        else:
+            self.has_read = True
+
+    def meet_data(self, digest: str) -> Entry | None:
+        """The entry that makes a change of rows superfluous, None when it has yet to run.
+
+        Whatever stands before a commit was committed with it; so a statement that reads differently the second time,
+        by a random or the present time, is the one that was, unless it may come from reading what was changed since.
+        """
+        if self.is_over:
+            return None
+        boundary = self._boundary()
+        for index in range(self.at, boundary + 1):
+            entry = self.entries[index]
+            if entry.is_data and entry.digest == digest:
+                self._pass(index)
+                return entry
+        closing = self.entries[boundary]
+        if closing.kind in (EntryKind.ALONE, EntryKind.COMMIT) and self.has_read:
+            raise Strayed("changes other rows than the first time, after reading what the first time has changed")
+        entry = self.entries[self.at]
+        if not entry.is_data:
+            return NOTHING
+        self._pass(self.at)
+        return entry
+
+    def meet_definition(self, digest: str) -> Entry | None:
+        """The entry of a definition, done or not; None when it was never begun."""
+        return self._meet(digest, EntryKind.DEFINITION)
+
+    def meet_other(self, digest: str) -> Entry | None:
+        """The entry of a statement that nobody can judge; None when it was never begun."""
+        entry = self._meet(digest, EntryKind.OTHER)
+        if entry is not None and entry.state is not State.DONE:
+            raise Strayed("may have been done in part, and nobody can tell")
+        return entry
+
+    def meet_commit(self) -> bool:
+        """Whether an earlier try has got over this commit already."""
+        if self.is_over:
+            return False
+        boundary = self._boundary()
+        if self.entries[boundary].kind is EntryKind.COMMIT:
+            self._pass(boundary)
+            self.has_read = False
+        return True
+
+    def _meet(self, digest: str, kind: EntryKind) -> Entry | None:
+        for index in range(self.at, len(self.entries)):
+            entry = self.entries[index]
+            if entry.kind is kind and entry.digest == digest:
+                self._pass(index)
+                self.has_read = False
+                return entry
+        if self.is_over or self.has_looked:
+            return None
+        raise Strayed("is not what the first try did at this place")
+
+    def _pass(self, index: int) -> None:
+        self.at = index + 1
+
+    def _boundary(self) -> int:
+        """The next entry that committed what stands before it; data without one was committed by its own."""
+        for index in range(self.at, len(self.entries)):
+            if self.entries[index].commits:
+                return index
+        return len(self.entries) - 1
+
+
+def _settled(entry: Entry, entries: Sequence[Entry]) -> Entry:
+    """A statement ran when the same try went on to something else."""
+    followed = any(other.attempt == entry.attempt and other.position > entry.position for other in entries)
+    if entry.state is State.INTENDED and followed and entry.kind is EntryKind.DEFINITION:
+        return dataclasses.replace(entry, state=State.DONE)
+    return entry

@@ -1,0 +1,360 @@
+"""One try of one revision: what it sends to the database is written down, and what was done before is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table, event
+from sqlalchemy.engine import cursor as cursors
+from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.sql.dml import UpdateBase
+
+from orchestrator import failpoints
+from orchestrator.databases import statements
+from orchestrator.databases.journal_entries import Entry, EntryKind, Replay, State, Strayed
+from orchestrator.databases.journal_policies import Policy
+from orchestrator.databases.journal_tables import JournalTable, Mark
+from orchestrator.databases.statements import Statement, StatementKind
+
+#: sends the statement at hand to the database
+Run = Callable[[], None]
+#: makes an error of a statement that does not fit the way of the earlier try
+Refuse = Callable[[Statement, Strayed], Exception]
+
+#: longest answer of a statement that is kept, in characters
+_LONGEST_ANSWER = 100_000
+_REBUILD = "_alembic_tmp_"
+
+
+class Recording:
+    """Stands between SQLAlchemy and the driver while a revision runs on one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        policy: Policy,
+        table: JournalTable,
+        mark: Mark,
+        entries: Sequence[Entry],
+        refuse: Refuse,
+    ) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._table = table
+        self._mark = mark
+        self._refuse = refuse
+        self._replay = Replay(entries)
+        self._attempt = uuid.uuid4().hex
+        self._position = max((entry.position for entry in entries), default=0)
+        #: whether the table holds entries of this revision
+        self._is_written = bool(entries)
+        #: data of the open transaction, to be written with what commits it: until then both are gone after a crash
+        self._unwritten: list[Entry] = []
+        #: tables that end with the session: they are made and filled again each time
+        self._temporary: set[str] = set()
+        #: the version was moved: what comes now is committed with it, or not at all
+        self.is_closed = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the body runs, statements of this connection pass here."""
+        # On the dialect: there an event may stand in for the execution, and sees the driver's own errors.
+        listeners: list[tuple[Any, str, Any]] = [
+            (self._connection.engine, "do_execute", self._execute),
+            (self._connection.engine, "do_executemany", self._execute_many),
+            (self._connection.engine, "do_execute_no_params", self._execute_bare),
+            (self._connection, "commit", self._commit),
+            (self._connection, "rollback", self._rollback),
+        ]
+        for listener in listeners:
+            event.listen(*listener)
+        try:
+            yield
+        finally:
+            for listener in listeners:
+                event.remove(*listener)
+
+    def write_opaque(self, summary: str) -> None:
+        """Note, before anything runs, that the revision does what nobody here will see."""
+        entry = self._entry(EntryKind.OTHER, "", summary, State.INTENDED)
+        self._write([entry])
+        self._end_transaction()
+
+    def _execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        run = lambda: context.dialect.do_execute(cursor, statement, parameters, context)  # noqa: E731
+        return self._handle(cursor, statement, parameters, context, run)
+
+    def _execute_many(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        run = lambda: context.dialect.do_executemany(cursor, statement, parameters, context)  # noqa: E731
+        return self._handle(cursor, statement, parameters, context, run)
+
+    def _execute_bare(self, cursor: Any, statement: str, context: Any) -> bool:
+        run = lambda: context.dialect.do_execute_no_params(cursor, statement, context)  # noqa: E731
+        return self._handle(cursor, statement, (), context, run)
+
+    def _handle(self, cursor: Any, text: str, parameters: Any, context: Any, run: Run) -> bool:
+        """True when the statement was taken care of, False when SQLAlchemy is to send it."""
+        if self.is_closed or context.root_connection is not self._connection:
+            return False
+        if self._moves_version(context):
+            return self._close(run)
+        statement = statements.read(text, self._policy.dialect)
+        digest = hashlib.sha256(f"{text}\0{parameters!r}".encode(errors="surrogatepass")).hexdigest()
+        try:
+            return self._dispatch(statement, digest, cursor, context, run)
+        except Strayed as strayed:
+            raise self._refuse(statement, strayed) from None
+
+    def _dispatch(self, statement: Statement, digest: str, cursor: Any, context: Any, run: Run) -> bool:
+        kind = self._kind(statement)
+        if kind is StatementKind.READ:
+            self._replay.look(at_catalog=statement.looks_at_catalog)
+        elif kind is StatementKind.ROLLBACK:
+            self._unwritten.clear()
+        elif kind is StatementKind.COMMIT:
+            self._pass_commit()
+        elif kind is not StatementKind.SESSION:
+            self._number(kind, statement, digest, cursor, context, run)
+            return True
+        return False
+
+    def _number(
+        self, kind: StatementKind, statement: Statement, digest: str, cursor: Any, context: Any, run: Run
+    ) -> None:
+        """One of the statements that are written down."""
+        if not self._policy.form.transactional:
+            # Making the table commits: what the transaction holds by then would be committed without an entry.
+            self._table.make()
+        if kind is StatementKind.DATA:
+            done = self._change(statement, digest, context, run)
+        elif kind is StatementKind.DEFINITION:
+            done = self._define(statement, digest, run)
+        else:
+            done = self._take_a_chance(statement, digest, run)
+        if done is not None:
+            _answer(done, cursor, context)
+
+    def _kind(self, statement: Statement) -> StatementKind:
+        kind = statement.kind
+        if statements.is_temporary(statement) and statement.object:
+            self._temporary.add(statements.unquoted(statement.object))
+            return StatementKind.SESSION
+        if statement.object and statements.unquoted(statement.object) in self._temporary:
+            return StatementKind.SESSION
+        if kind is StatementKind.DEFINITION and self._policy.is_unjudgeable(statement):
+            kind = StatementKind.OTHER
+        holds = self._policy.form.transactional and not self._commits_by_itself()
+        if kind in (StatementKind.DEFINITION, StatementKind.OTHER) and holds:
+            return StatementKind.DATA
+        if _REBUILD in (statement.object or "") and not self._policy.form.transactional:
+            raise Strayed("rebuilds a table in pieces that a crash would leave lying about")
+        return kind
+
+    def _change(self, statement: Statement, digest: str, context: Any, run: Run) -> Entry | None:
+        """Rows: written down in the transaction that they are changed in."""
+        done = self._replay.meet_data(digest)
+        if done is not None:
+            return done
+        if self._commits_by_itself():
+            self._change_alone(statement, digest, context, run)
+            return None
+        run()
+        self._unwritten.append(self._answered(self._entry(EntryKind.DATA, digest, statement.summary), context))
+        return None
+
+    def _change_alone(self, statement: Statement, digest: str, context: Any, run: Run) -> None:
+        if not self._policy.form.transactional:
+            self._table.make()
+        with self._transaction():
+            run()
+            entry = self._answered(self._entry(EntryKind.ALONE, digest, statement.summary), context)
+            self._write([entry])
+
+    def _define(self, statement: Statement, digest: str, run: Run) -> Entry | None:
+        """A definition: announced before it runs, since by itself it commits the announcement first."""
+        found = self._replay.meet_definition(digest)
+        if found is None:
+            entry = self._entry(EntryKind.DEFINITION, digest, statement.summary, State.INTENDED)
+            entry = dataclasses.replace(entry, probe=self._policy.probe(self._table, statement))
+            self._write([entry])
+            self._try(entry, run)
+            return None
+        if found.state is State.DONE:
+            return found
+        return self._define_again(found, statement, run)
+
+    def _define_again(self, found: Entry, statement: Statement, run: Run) -> Entry | None:
+        """A definition that an earlier try announced, and may have run."""
+        was_begun = found.state is State.INTENDED
+        seen = self._policy.probe(self._table, statement) if was_begun else None
+        is_unchanged = found.probe is not None and seen == found.probe
+        entry = dataclasses.replace(found, state=State.INTENDED, attempt=self._attempt)
+        if was_begun and found.probe and not is_unchanged and self._policy.repeats_silently(statement):
+            return self._settle(entry)
+        self._table.set_state(self._mark, entry)
+        try:
+            self._try(entry, run, keep=was_begun and not is_unchanged)
+        except Exception as error:
+            if was_begun and not is_unchanged and self._policy.says_already(statement, error):
+                return self._settle(entry)
+            self._note_refusal(entry, error)
+            raise
+        return None
+
+    def _try(self, entry: Entry, run: Run, *, keep: bool = False) -> None:
+        """Run a definition that is announced; what the server refuses is noted, unless the caller will (`keep`)."""
+        try:
+            run()
+        except Exception as error:
+            if not keep:
+                self._note_refusal(entry, error)
+            raise
+
+    def _note_refusal(self, entry: Entry, error: Exception) -> None:
+        """A clean refusal is no half-done statement. Where nothing is committed that needs an entry, none stays."""
+        if self._policy.is_misunderstanding(error):
+            self._table.remove(self._mark, entry)
+        elif self._policy.is_refusal(error):
+            self._table.set_state(self._mark, dataclasses.replace(entry, state=State.FAILED))
+            self._end_transaction()
+
+    def _settle(self, entry: Entry) -> Entry:
+        done = dataclasses.replace(entry, state=State.DONE)
+        self._table.set_state(self._mark, done)
+        return done
+
+    def _take_a_chance(self, statement: Statement, digest: str, run: Run) -> Entry | None:
+        """A statement that nobody can judge: announced and closed; in between, a second try is refused."""
+        done = self._replay.meet_other(digest)
+        if done is not None:
+            return done
+        entry = self._entry(EntryKind.OTHER, digest, statement.summary, State.INTENDED)
+        self._write([entry])
+        self._end_transaction()
+        run()
+        self._settle(entry)
+        self._end_transaction()
+        return None
+
+    def _close(self, run: Run) -> bool:
+        """The version moves: the entries go with it, in one transaction."""
+        self.is_closed = True
+        self._unwritten.clear()
+        if not self._is_written:
+            return False
+        if not self._commits_by_itself():
+            self._table.clear()
+            return False
+        with self._transaction():
+            self._table.clear()
+            run()
+        return True
+
+    def _commit(self, _connection: Connection) -> None:
+        """SQLAlchemy is about to commit, in the middle of the revision."""
+        if not self.is_closed and not self._commits_by_itself():
+            self._pass_commit()
+
+    def _rollback(self, _connection: Connection) -> None:
+        self._unwritten.clear()
+
+    def _pass_commit(self) -> None:
+        if not self._replay.meet_commit() and self._unwritten:
+            self._write([self._entry(EntryKind.COMMIT, "", "COMMIT")])
+
+    def _write(self, entries: list[Entry]) -> None:
+        """Write what waits, and these after it."""
+        entries = [*self._unwritten, *entries]
+        self._table.write(self._mark, entries)
+        self._unwritten.clear()
+        self._is_written = True
+
+    def _entry(self, kind: EntryKind, digest: str, summary: str, state: State = State.DONE) -> Entry:
+        self._position += 1
+        return Entry(
+            position=self._position, kind=kind, digest=digest, state=state, attempt=self._attempt, summary=summary
+        )
+
+    def _answered(self, entry: Entry, context: Any) -> Entry:
+        """The entry with what the driver said, and what SQLAlchemy will ask it for."""
+        answer = _kept_answer(context)
+        # Asked for through SQLAlchemy: some of its dialects know better than their drivers.
+        rowcount = context.rowcount
+        lastrowid = getattr(context.cursor, "lastrowid", None)
+        return dataclasses.replace(
+            entry,
+            rowcount=rowcount if isinstance(rowcount, int) else -1,
+            lastrowid=lastrowid if isinstance(lastrowid, int) else None,
+            answer=answer,
+        )
+
+    def _commits_by_itself(self) -> bool:
+        return self._policy.commits_by_itself(self._connection.connection.driver_connection)
+
+    def _end_transaction(self) -> None:
+        """Commit past SQLAlchemy, whose own transaction goes on."""
+        if not self._commits_by_itself():
+            failpoints.hit("journal.before")
+            self._connection.connection.commit()
+            failpoints.hit("journal.after")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction of its own on a connection that commits each statement."""
+        self._table.run(self._policy.begin)
+        try:
+            yield
+        except BaseException:
+            # Whatever the failure was, it is the one to report.
+            with contextlib.suppress(Exception):
+                self._table.run("ROLLBACK")
+            raise
+        self._table.run("COMMIT")
+
+    def _moves_version(self, context: Any) -> bool:
+        """Whether Alembic, rather than the revision, writes the version table."""
+        compiled = context.compiled
+        changed = getattr(compiled, "statement", None)
+        if not isinstance(changed, UpdateBase) or not isinstance(changed.table, Table):
+            return False
+        table = changed.table
+        return table.name == self._table.version_table and table.columns.keys() == ["version_num"]
+
+
+def _kept_answer(context: Any) -> str | None:
+    """The rows that the statement returned, as JSON; SQLAlchemy gets them all the same."""
+    cursor = context.cursor
+    if cursor.description is None or context.execute_style is ExecuteStyle.INSERTMANYVALUES:
+        return None
+    rows = [tuple(row) for row in cursor.fetchall()]
+    names = [column[0] for column in cursor.description]
+    context.cursor_fetch_strategy = _buffered(cursor, names, rows)
+    try:
+        text = json.dumps([names, rows])
+    except TypeError:
+        return None
+    return text if len(text) <= _LONGEST_ANSWER else None
+
+
+def _answer(entry: Entry, cursor: Any, context: Any) -> None:
+    """Let SQLAlchemy, and the revision, see what the first execution gave."""
+    wants_rows = bool(getattr(context.compiled, "effective_returning", None))
+    if entry.answer is not None and context.execute_style is not ExecuteStyle.INSERTMANYVALUES:
+        names, rows = json.loads(entry.answer)
+        context.cursor_fetch_strategy = _buffered(cursor, names, [tuple(row) for row in rows])
+    elif wants_rows:
+        raise Strayed("was done by the earlier try, and the rows that it returned were not kept")
+    context._rowcount = entry.rowcount
+    if entry.lastrowid is not None:
+        context.get_lastrowid = lambda: entry.lastrowid
+
+
+def _buffered(cursor: Any, names: Sequence[str], rows: list[tuple[Any, ...]]) -> Any:
+    description = tuple((name, None, None, None, None, None, None) for name in names)
+    return cursors.FullyBufferedCursorFetchStrategy(cursor, description, rows)
