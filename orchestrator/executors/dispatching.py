@@ -171,13 +171,20 @@ class Dispatcher(threading.Thread):
         return self._new_lane() if len(self._lanes) < self._limit else None
 
     def _new_lane(self) -> Lane | None:
-        try:
-            lane = Lane(self._context, self._order)
-        except Exception as error:  # noqa: BLE001 - no memory, no processes left, or not allowed to have children
-            self._give_up(f"no worker process can be started: {type(error).__name__}: {error}")
-            return None
-        self._lanes.append(lane)
-        return lane
+        for tries_left in reversed(range(MISFIRES)):
+            try:
+                lane = Lane(self._context, self._order)
+            except Exception as error:
+                # No memory, no processes left, not allowed to have children; or the server that workers are forked
+                # from was killed just now: the next try starts another one.
+                if tries_left:
+                    logger.warning("a worker process could not be started", exc_info=True)
+                    continue
+                self._give_up(f"no worker process can be started: {type(error).__name__}: {error}")
+                return None
+            self._lanes.append(lane)
+            return lane
+        return None
 
     def _errand_for(self, lane: Lane) -> Errand:
         for index, errand in enumerate(itertools.islice(self._waiting, LOOK_AHEAD)):

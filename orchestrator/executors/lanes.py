@@ -8,6 +8,7 @@ import datetime
 import enum
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,9 @@ Context: TypeAlias = ForkServerContext | SpawnContext
 
 #: seconds that a worker has to cancel its statement before it is killed
 GRACE = 5.0
+
+#: exit code that multiprocessing makes up for every worker when the server that they were forked from was killed
+ORPHANED = 255
 
 #: seconds that a worker may take to get ready
 START_LIMIT = 300.0
@@ -101,6 +105,8 @@ class Lane:
         except BaseException:
             self.pipe.close()
             raise
+        assert self._process.pid is not None
+        self._pid = self._process.pid
         # A worker that is gone already shows as the end of its pipe.
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(order)
@@ -166,7 +172,7 @@ class Lane:
             return
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(CANCEL)
-        self._process.terminate()
+        self._signal(signal.SIGTERM)
 
     def enforce(self) -> None:
         """End a job past its limit, kill a worker past its grace."""
@@ -181,7 +187,7 @@ class Lane:
 
     def kill(self) -> None:
         """End the worker now; the end of its pipe tells."""
-        self._process.kill()
+        self._signal(signal.SIGKILL)
 
     def release(self) -> None:
         """Tell an idle worker to leave."""
@@ -198,6 +204,13 @@ class Lane:
         exit_code = self._process.exitcode
         self._process.close()
         return exit_code
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not through multiprocessing, which signals no process that it takes for ended: with the server of the
+        # workers gone that would be all of them, though they live and hold locks.
+        if self._process.exitcode in {None, ORPHANED}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
 
     def _send(self, errand: Errand) -> None:
         self.state = State.BUSY

@@ -71,7 +71,12 @@ class _Phase(enum.Enum):
 
 
 def serve(pipe: Connection) -> None:
-    """Run jobs from the pipe until it ends: the whole life of a worker process."""
+    """Run jobs from the pipe until it ends: the whole life of a worker process.
+
+    A worker whose parent was killed leaves at once when it is idle, and after the job in flight otherwise: that job
+    holds its target's lock on its own connection, so whoever comes next waits for it, and finishing is sooner and
+    safer than cutting a statement off. Nobody hears its outcome; the version table has it.
+    """
     _leave_terminal()
     server = _Server(pipe)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,48 @@ class TestSignals:
         assert outcome.failure.code == ("job_timeout" if limit < 1 else "cancelled")
         assert outcome.started_at is not None
         assert outcome.duration_ms is not None
+
+
+class TestTheServerOfTheWorkers:
+    """The process that workers are forked from may be killed like any other."""
+
+    @staticmethod
+    def kill_it() -> None:
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path("/proc", str(pid)).exists() or "Z" in Path("/proc", str(pid), "stat").read_text())
+
+    def test_jobs_in_flight_finish_and_new_workers_start(self, opened: Any, barrier: Path) -> None:
+        executor = opened(make_target("acme"), make_target("globex"), lanes=2)
+        held = executor.submit(make_job("acme", f"wait:{barrier}"))
+        wait_until(Path(f"{barrier}.acme.runs").exists)
+        self.kill_it()
+        assert executor.submit(make_job("globex")).result(PATIENCE).status is Status.UPGRADED
+        barrier.touch()
+        assert held.result(PATIENCE).status is Status.UPGRADED
+
+    @pytest.mark.parametrize("limit", [0.2, 7200.0])
+    def test_a_job_that_clings_is_killed_all_the_same(
+        self, opened: Any, barrier: Path, monkeypatch: pytest.MonkeyPatch, limit: float
+    ) -> None:
+        monkeypatch.setattr(lanes, "GRACE", 0.2)
+        executor = opened(make_target("acme", limit=limit), make_target("globex"), lanes=2)
+        future = executor.submit(make_job("acme", f"cling:{barrier}"))
+        wait_until(Path(f"{barrier}.acme.runs").exists)
+        self.kill_it()
+        executor.submit(make_job("globex")).result(PATIENCE)  # multiprocessing notices that all workers "ended"
+        if limit > 1:
+            executor.close(cancel=True)
+        assert future.result(PATIENCE).status is Status.LOST
+
+    def test_a_worker_killed_after_it_is_lost_at_once(self, opened: Any, barrier: Path) -> None:
+        executor = opened()
+        pid, _ = answer(executor, "acme")
+        future = executor.submit(make_job("acme", f"wait:{barrier}"))
+        wait_until(Path(f"{barrier}.acme.runs").exists)
+        self.kill_it()
+        os.kill(int(pid), signal.SIGKILL)
+        assert future.result(lanes.GRACE).status is Status.LOST
 
 
 BROKEN_MODULES = {
