@@ -27,7 +27,7 @@ _CROWDED_CODES = frozenset({"53300", "1040", "1203", "1226"})
 #: a lock, a lost connection: nothing was in flight but the look
 _PASSING = frozenset({FailureKind.TRANSIENT, FailureKind.AMBIGUOUS})
 #: seconds between looks at what could not be read
-_PAUSES = (0.2, 0.5, 1.0)
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
