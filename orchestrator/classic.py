@@ -26,7 +26,14 @@ def options(target: Target, connection: Connection | None = None) -> dict[str, A
 
 
 @contextmanager
-def prepared(config: Config, target: Target, application_name: str, *, writing: bool = True) -> Iterator[None]:
+def prepared(
+    config: Config,
+    target: Target,
+    application_name: str,
+    *,
+    writing: bool = True,
+    orphans: databases.Orphans | None = None,
+) -> Iterator[None]:
     """While the body runs, `sqlalchemy.url` is the target's, and the first connection to it is made the target's own.
 
     Raises `EnvironmentError` for a schema of a shared database: such an env.py cannot be held to one schema.
@@ -36,7 +43,7 @@ def prepared(config: Config, target: Target, application_name: str, *, writing: 
             f"{target.name}: this env.py makes its own connections and works for one database per tenant only; "
             "run `orchestrate init` to adopt it for schemas"
         )
-    own = _OwnConnection(target, application_name, writing=writing)
+    own = _OwnConnection(target, application_name, writing=writing, orphans=orphans)
     event.listen(Engine, "do_connect", own.add_arguments)
     event.listen(Engine, "engine_connect", own.take)
     try:
@@ -76,12 +83,15 @@ def refuse_elsewhere(target: Target, connection: Connection | None) -> None:
 class _OwnConnection:
     """Puts the session settings and the tenant lock on the connection that a classic env.py makes."""
 
-    def __init__(self, target: Target, application_name: str, *, writing: bool) -> None:
+    def __init__(
+        self, target: Target, application_name: str, *, writing: bool, orphans: databases.Orphans | None
+    ) -> None:
         self.target = target
         self.url = databases.with_password(target)
         self.application_name = application_name
         self.engines: list[Engine] = []
         self.writing = writing
+        self.orphans = orphans or databases.Orphans()
 
     def add_arguments(
         self, dialect: Dialect, _entry: ConnectionPoolEntry, _arguments: list[Any], keywords: dict[str, Any]
@@ -103,7 +113,8 @@ class _OwnConnection:
         backend.take_over(connection)
         backend.prepare(connection, self.target, self.application_name)
         if self.writing:
-            databases.wait_for_lock(connection, self.target, self.target.timeouts.tenant_lock)
+            wait = self.target.timeouts.tenant_lock
+            databases.wait_for_lock(connection, self.target, wait, orphans=self.orphans)
 
     def release(self) -> None:
         """End the session: that lets go of the lock, whether or not env.py closed its connection."""

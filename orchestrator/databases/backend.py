@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -82,8 +82,14 @@ class Backend(Protocol):
     def unlock(self, connection: Connection, target: Target) -> bool:
         """Release the tenant lock; False when it was not ours any more. Leaves no transaction."""
 
-    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
-        """Who holds the tenant lock; None when the server does not tell. Leaves no transaction."""
+    def lock_holder(self, connection: Connection, target: Target, *, runs: Collection[str] = ()) -> LockHolder | None:
+        """Who holds the tenant lock; None when the server does not tell. Leaves no transaction.
+
+        Sessions of `runs` are known as theirs even where the server does not keep what sessions call themselves.
+        """
+
+    def session(self, connection: Connection) -> int | None:
+        """The server's number for this session, known without asking it; None where there are no sessions."""
 
     def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
         """End the holder's server session and what it is doing; False when we may not or it is gone."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, ResourceClosedError, StatementError
 
 from orchestrator.databases import faults
 from orchestrator.databases.errors import (
     BrokenReferences,
+    JournalMismatch,
     LockLost,
     PasswordUnavailable,
     PoolerInTheWay,
@@ -24,6 +26,7 @@ from orchestrator.databases.errors import (
 )
 from orchestrator.databases.faults import Fault, Phrase
 from orchestrator.databases.masks import MESSAGE_LIMIT, mask_message, mask_statement, shorten
+from orchestrator.errors import ScriptsError
 from orchestrator.outcomes import Failure, FailureKind
 from orchestrator.redaction import first_line, scrub
 
@@ -66,7 +69,14 @@ _OURS: Mapping[type[BaseException], tuple[str, Fault]] = {
         "pooler",
         Fault(FailureKind.RUN, "Give the server's own address in tenants.yaml, not the pooler's."),
     ),
+    JournalMismatch: (
+        "journal_mismatch",
+        Fault(FailureKind.PERMANENT, "Bring back the revision file as it was when it stopped, then run again."),
+    ),
+    ScriptsError: ("scripts", faults.SCRIPTS),
 }
+#: unique indexes of the server's own
+_CATALOGUE = re.compile(r"\bpg_(?:type|class|namespace)_\w+_index\b")
 #: exceptions of Python whose text quotes the value that did not fit
 _QUOTING = (ValueError, LookupError, ArithmeticError, decimal.DecimalException)
 
@@ -88,6 +98,17 @@ def search(text: str, phrases: tuple[Phrase, ...]) -> tuple[Phrase, str] | None:
             start = text.rfind("\n", 0, found.start()) + 1
             return known, first_line(text[start:])
     return None
+
+
+def is_race(failure: Failure, version_table: str) -> bool:
+    """Whether the failure says that somebody made the version table between Alembic's look and its own try.
+
+    Under the tenant lock nobody of ours can.
+    """
+    if failure.code == "23505":
+        return _CATALOGUE.search(failure.message) is not None
+    named = rf"\b(?:relation|table)\W+{re.escape(version_table)}\W+already exists"
+    return failure.code in faults.EXISTS_CODES and re.search(named, failure.message, re.IGNORECASE) is not None
 
 
 def is_driver_error(error: BaseException, *modules: str) -> bool:
@@ -112,6 +133,9 @@ def _recognise(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_t
     alembic = _of_alembic(error)
     if alembic is not None:
         return alembic
+    if isinstance(error, ResourceClosedError) and "first_connect" in _functions_of(error):
+        # What SQLAlchemy says when the connection breaks under the first questions that it asks a server itself.
+        return _failure(error, "cut_off", faults.CUT_OFF, "the connection was cut while it was being made")
     cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     diagnosis = diagnose(cause)
     if diagnosis is None:
@@ -123,7 +147,9 @@ def _recognise(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_t
 
 
 def _settled(error: BaseException, diagnosis: Diagnosis) -> Fault:
-    """A connection lost in the middle leaves the answer open, whatever the error says."""
+    """A connection lost in the middle leaves the answer open, whatever the error says; one that never was does not."""
+    if diagnosis.connecting and diagnosis.fault.kind is FailureKind.AMBIGUOUS:
+        return faults.CUT_OFF
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if lost and not diagnosis.connecting and diagnosis.fault.kind is not FailureKind.AMBIGUOUS:
         return faults.LOST
@@ -148,6 +174,11 @@ def _raised_in(error: BaseException) -> str:
     return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
 
 
+def _functions_of(error: BaseException) -> set[str]:
+    """Names of the functions that it came through."""
+    return {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+
+
 def _python_message(error: BaseException) -> str:
     """First line of the text, values hidden; where it was raised when there is no text."""
     text = first_line(str(error))
@@ -166,4 +197,5 @@ def _failure(error: BaseException, code: str | None, fault: Fault, message: str)
         type=type(error).__name__,
         message=shorten(scrub(message), MESSAGE_LIMIT),
         advice=fault.advice,
+        crowded=fault.crowded,
     )

@@ -21,6 +21,8 @@ class Fault:
 
     kind: FailureKind
     advice: str
+    #: fewer connections at once would do
+    crowded: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,13 +43,17 @@ def phrase(pattern: str, code: str, fault: Fault | None = None) -> Phrase:
 WRONG_PASSWORD = Fault(
     PERMANENT, "Correct the user or the password in tenants.yaml; nothing is retried, to lock nobody out."
 )
-UNKNOWN_HOST = Fault(SERVER, "Correct the host name in tenants.yaml, or the name service of this machine.")
+UNKNOWN_HOST = Fault(PERMANENT, "Correct the host name in tenants.yaml; nobody knows the one that is there.")
+NO_NAME_SERVICE = Fault(TRANSIENT, "The name service of this machine does not answer: run again when it does.")
 REFUSED = Fault(SERVER, "Check that the server runs and that host and port in tenants.yaml are right.")
 UNREACHABLE = Fault(SERVER, "Check the network between here and the server, or raise timeouts.connect.")
 ABSENT = Fault(PERMANENT, "Create the database, run again with --provision, or take the tenant out of tenants.yaml.")
-TOO_MANY = Fault(TRANSIENT, "Lower the server's concurrency in tenants.yaml, or raise its connection limit.")
+TOO_MANY = Fault(
+    TRANSIENT, "Lower the server's concurrency in tenants.yaml, or raise its connection limit.", crowded=True
+)
 STARTING = Fault(SERVER, "Wait until the server has started, then run again.")
 LOST = Fault(AMBIGUOUS, "The connection was lost: run again, it reads the version first and goes on from there.")
+CUT_OFF = Fault(TRANSIENT, "The connection was cut before anything was sent: run again.")
 IDLE = Fault(
     AMBIGUOUS, "The revision paused for too long inside a transaction: do slow work outside of it, then run again."
 )
@@ -101,8 +107,12 @@ CANNOT_OPEN = Fault(PERMANENT, "Check the path in tenants.yaml and the permissio
 TOO_LARGE = Fault(PERMANENT, "Send less at once, or raise max_allowed_packet on the server.")
 TLS = Fault(PERMANENT, "Check the certificates and the TLS settings in connect_args.")
 NOT_READY = Fault(TRANSIENT, "The node is joining its cluster; run again when it is ready.")
+RACE = Fault(
+    TRANSIENT, "Somebody who does not take the tenant lock made the version table at the same time: find out who."
+)
 RAISED = Fault(PERMANENT, "A trigger, function or the revision itself raised this; read its message.")
 INTERNAL = Fault(SERVER, "Look into the server's log; do not go on there before it is understood.")
+BROKEN_DISK = Fault(PERMANENT, "The disk or the file system failed: look into the system's log before going on.")
 UNKNOWN = Fault(PERMANENT, "Read the log of this target; it is not tried again by itself.")
 
 #: by SQLSTATE, or by its class (two characters) where every code of the class asks for the same
@@ -209,10 +219,13 @@ POSTGRESQL_PHRASES: tuple[Phrase, ...] = (
     phrase(r"terminating connection due to idle-in-transaction timeout", "25P03"),
     phrase(r"terminating connection due to administrator command", "57P01"),
     phrase(r"terminating connection because of crash", "57P02"),
+    # Over TLS the end of a session sounds like a fault of TLS.
+    phrase(r"SSL SYSCALL error|SSL connection has been closed|unexpected eof while reading", "08006"),
     phrase(r"SSL|TLS|certificate|GSSAPI", "08P01", TLS),
+    phrase(r"Temporary failure in name resolution|try again later", "08001", NO_NAME_SERVICE),
     phrase(
         r"could not translate host name|failed to resolve host|Name or service not known|nodename nor servname"
-        r"|Temporary failure in name resolution|getaddrinfo",
+        r"|No address associated with hostname|getaddrinfo",
         "08001",
         UNKNOWN_HOST,
     ),
@@ -334,8 +347,10 @@ MYSQL: Mapping[str, Fault] = {
 }
 #: the driver's number 2003 stands for everything that goes wrong before the server answers
 MYSQL_PHRASES: tuple[Phrase, ...] = (
+    phrase(r"Temporary failure in name resolution", "2003", NO_NAME_SERVICE),
     phrase(r"Name or service not known|getaddrinfo|name resolution|Unknown .*server host", "2003", UNKNOWN_HOST),
     phrase(r"timed out|No route to host|Network is unreachable", "2003", UNREACHABLE),
+    phrase(r"Connection reset|Broken pipe", "2003", CUT_OFF),
 )
 
 #: by SQLite's primary or extended result code
@@ -347,7 +362,7 @@ SQLITE: Mapping[str, Fault] = {
     "7": INTERNAL,
     "8": READ_ONLY,
     "9": TOO_SLOW,
-    "10": INTERNAL,
+    "10": BROKEN_DISK,
     "11": DAMAGED,
     "13": DISK_FULL,
     "14": CANNOT_OPEN,
@@ -393,6 +408,15 @@ ALEMBIC_PHRASES: tuple[Phrase, ...] = (
         ),
     ),
     phrase(
+        r"Version table .* has more than one head|overlaps with other requested",
+        "several_rows",
+        Fault(
+            PERMANENT,
+            "The version table holds several rows, which one line of revisions never leaves: compare the schema, "
+            "then delete the rows that are behind the others.",
+        ),
+    ),
+    phrase(
         r"Multiple head revisions|more than one head|multiple heads",
         "multiple_heads",
         Fault(RUN, "Merge the heads with `alembic merge heads`, or ask for `heads`."),
@@ -406,10 +430,27 @@ ALEMBIC_PHRASES: tuple[Phrase, ...] = (
         Fault(RUN, "Give one of the two revision files another id."),
     ),
     phrase(
-        r"overlaps with other requested|Ambiguous|matches more than one",
+        r"Ambiguous|matches more than one",
         "ambiguous_revision",
         Fault(RUN, "Write the whole revision id."),
     ),
 )
 MISSING_FILE = Fault(RUN, "A revision file of the chain is missing: bring it back into the versions folder.")
 BROKEN_FILE = Fault(RUN, "Correct the Python of the revision file or of env.py; it would fail for every tenant.")
+SCRIPTS = Fault(RUN, "Mend the revision scripts, or bring those of all workers to one state, then plan again.")
+
+_TABLES = (POSTGRESQL, MYSQL, SQLITE)
+
+
+def _codes(*wanted: Fault) -> frozenset[str]:
+    return frozenset(code for table in _TABLES for code, fault in table.items() if fault in wanted)
+
+
+#: two transactions got into each other's way, and one of them was undone
+CONFLICT_CODES = _codes(DEADLOCK, CONFLICT)
+#: the session slept inside a transaction
+IDLE_CODES = _codes(IDLE)
+#: the server, or its name, may just have changed places
+MOVED_CODES = (_codes(READ_ONLY) - SQLITE.keys()) | {"08001", "2003", "2005"}
+#: an object is there already
+EXISTS_CODES = _codes(EXISTS) | {"1"}

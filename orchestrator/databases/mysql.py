@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event, text
@@ -27,15 +29,24 @@ from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
 
+logger = logging.getLogger(__name__)
+
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 #: connection attributes may be longer, but who reads them is a person
 _PROGRAM_CHARACTERS = 63
+#: key of `Connection.info`
+_APPLICATION = "orchestrate.application"
 _QUOTE = names.quoting(MySQLDialect)
 
-_LOCK = text("SELECT GET_LOCK(:name, 0)")
-_UNLOCK = text("SELECT RELEASE_LOCK(:name)")
+#: the second lock is no lock: it tells others whose session the first one belongs to
+_LOCK = text("SELECT CASE GET_LOCK(:name, 0) WHEN 1 THEN 1 + 0 * COALESCE(GET_LOCK(:marker, 0), 0) ELSE 0 END")
+_UNLOCK = text("SELECT RELEASE_LOCK(:name) + 0 * COALESCE(RELEASE_LOCK(:marker), 0)")
 _HOLDER = text("SELECT IS_USED_LOCK(:name)")
 _PROCESS = text("SELECT user, host FROM information_schema.processlist WHERE id = :id")
+_NAMED = text(
+    "SELECT attr_value FROM performance_schema.session_connect_attrs "
+    "WHERE processlist_id = :id AND attr_name = 'program_name'"
+)
 _TABLES = text("""
 SELECT t.table_name AS name,
        (SELECT COUNT(*) FROM information_schema.columns AS c
@@ -48,6 +59,8 @@ WHERE t.table_schema = DATABASE() AND t.table_type = 'BASE TABLE'
 """)
 _PRESENT = text("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = :schema AND table_name = :name")
 
+#: "the server has gone away"
+_GONE = "2006"
 #: messages that quote a value first and a name after it: the name is worth showing
 _QUOTES_A_VALUE = frozenset({"1062", "1292", "1366", "1411", "1690", "3140"})
 _NAME_AFTER_VALUE = re.compile(r" for (?:key|column|function) [^']*'?[^']*'?[^']*$| at row \d+$")
@@ -91,6 +104,7 @@ class MySQL:
         if database.lower() != (target.url.database or "").lower():
             raise SchemaMismatch(f"{target.location}: the server answers from database {database!r}")
         connection.dialect.default_schema_name = database
+        connection.info[_APPLICATION] = application_name
 
     def reset(self, connection: Connection, target: Target) -> None:
         """The connection is closed afterwards; nothing but its transaction needs an end."""
@@ -98,29 +112,41 @@ class MySQL:
 
     def try_lock(self, connection: Connection, target: Target) -> bool:
         """`GET_LOCK`: 1 is ours, 0 somebody else's, NULL an error such as a killed wait."""
-        return bool(_ask(connection, _LOCK, name=_lock_name(target)) == 1)
+        return bool(_ask(connection, _LOCK, name=_lock_name(target), marker=_own_marker(connection, target)) == 1)
 
     def unlock(self, connection: Connection, target: Target) -> bool:
         """`RELEASE_LOCK`: 0 is somebody else's, NULL nobody's."""
-        return bool(_ask(connection, _UNLOCK, name=_lock_name(target)) == 1)
+        return bool(_ask(connection, _UNLOCK, name=_lock_name(target), marker=_own_marker(connection, target)) == 1)
 
-    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
-        """Connection id and user, as far as we may see them."""
+    def lock_holder(self, connection: Connection, target: Target, *, runs: Collection[str] = ()) -> LockHolder | None:
+        """Connection id, user, and what it calls itself, as far as we may see them."""
         holder = _ask(connection, _HOLDER, name=_lock_name(target))
         if holder is None:
             return None
         row = connection.execute(_PROCESS, {"id": holder}).first()
         connection.rollback()
-        return LockHolder(pid=holder, user=f"{row[0]} from {row[1]}" if row else "")
+        application = _name_of(connection, holder) or _name_by_marker(connection, target, holder, runs)
+        return LockHolder(pid=holder, application=application, user=f"{row[0]} from {row[1]}" if row else "")
+
+    def session(self, connection: Connection) -> int | None:
+        """Connection id."""
+        driver: Any = connection.connection.driver_connection
+        number: int = driver.thread_id()
+        return number
 
     def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
         """`KILL`: ends the statement and the session."""
-        connection.exec_driver_sql(f"KILL {int(holder.pid)}")
-        connection.rollback()
+        try:
+            connection.exec_driver_sql(f"KILL {int(holder.pid)}")
+        except DBAPIError:
+            return False
+        finally:
+            connection.rollback()
         return True
 
     def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
         """What makes a revision that dies half-way continue where it stopped."""
+        _warn_of_old_servers(target.server, connection.dialect.server_version_info, _is_mariadb(connection))
         schema = connection.dialect.default_schema_name
         return StatementJournal(connection, target, journal_policies.MYSQL, schema=schema, found=found)
 
@@ -225,7 +251,7 @@ def _forbid_writing(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 def _statement_limit(connection: Connection, target: Target) -> str:
     """MariaDB's limit holds for every statement, in seconds; MySQL's for reads only, in milliseconds."""
-    if getattr(connection.dialect, "is_mariadb", False):
+    if _is_mariadb(connection):
         return f"max_statement_time = {target.timeouts.statement:g}"
     return f"max_execution_time = {math.ceil(target.timeouts.statement * 1000)}"
 
@@ -250,6 +276,18 @@ def _condition(connection: Connection, target: Target) -> Condition:
     return Condition.UNVERSIONED if filled and not others else Condition.EMPTY
 
 
+def _is_mariadb(connection: Connection) -> bool:
+    return bool(getattr(connection.dialect, "is_mariadb", False))
+
+
+@functools.cache
+def _warn_of_old_servers(server: str, version: tuple[Any, ...] | None, is_mariadb: bool) -> None:  # noqa: FBT001
+    """Once per server and process; a crash of the server itself may part one statement in two there."""
+    if version is not None and version < ((10, 6, 1) if is_mariadb else (8, 0)):
+        number = ".".join(str(part) for part in version)
+        logger.warning("%s: version %s does not make definitions atomic; update it", server, number)
+
+
 def _is_in_flight(connection: Connection) -> bool:
     """Whether the tables are what the first revision has made so far."""
     return bool(connection.exec_driver_sql(f"SELECT 1 FROM {JOURNAL} LIMIT 1").scalar())  # noqa: S608 - a constant
@@ -258,6 +296,34 @@ def _is_in_flight(connection: Connection) -> bool:
 def _lock_name(target: Target) -> str:
     """The database is hashed: names of locks are short, server-wide and blind to case."""
     return f"orchestrate:{lock_digest(target.url.database or '', '', size=16).hex()}"
+
+
+def _marker(application: str, target: Target) -> str:
+    """Taken with the tenant lock, for whoever waits for that: MariaDB usually keeps no names of sessions."""
+    run = LockHolder(pid=0, application=application).run or ""
+    return f"orchestrate:run:{lock_digest(target.url.database or '', run, size=16).hex()}"
+
+
+def _own_marker(connection: Connection, target: Target) -> str:
+    return _marker(connection.info.get(_APPLICATION, ""), target)
+
+
+def _name_of(connection: Connection, number: int) -> str:
+    """What a session called itself when it connected; empty where the server does not keep that, or not for us."""
+    try:
+        name: str | None = connection.execute(_NAMED, {"id": number}).scalar()
+    except DBAPIError:
+        name = None
+    connection.rollback()
+    return name if name and name.startswith("orchestrate/") else ""
+
+
+def _name_by_marker(connection: Connection, target: Target, number: int, runs: Collection[str]) -> str:
+    for run in runs:
+        application = f"orchestrate/{run}/{target.name}"
+        if _ask(connection, _HOLDER, name=_marker(application, target)) == number:
+            return application
+    return ""
 
 
 def _ask(connection: Connection, statement: Any, **parameters: object) -> Any:
@@ -277,7 +343,10 @@ def _diagnose(error: BaseException) -> Diagnosis | None:
     number = _number(error)
     message = first_line(str(error.args[1] if len(error.args) > 1 else error))
     if number is None:
-        return Diagnosis(fault=faults.LOST if _is_closed(error) else faults.UNKNOWN, message=message)
+        closed = _is_closed(error)
+        return Diagnosis(
+            fault=faults.LOST if closed else faults.UNKNOWN, code=_GONE if closed else None, message=message
+        )
     code = str(number)
     if code in _QUOTES_A_VALUE:
         message = mask_message(message, keep=_NAME_AFTER_VALUE)

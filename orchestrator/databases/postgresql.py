@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.engine import Row
+from sqlalchemy.engine import ExceptionContext, Row
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.databases import faults, journal_policies, names, poolers, postgresql_heads, postgresql_indexes
@@ -30,6 +31,7 @@ from orchestrator.tenants import PasswordCommand, Target
 #: keys of `Connection.info`, which lives as long as the server session
 _APPLIED, _DIRECT, _SCHEMA = "orchestrate.applied", "orchestrate.direct", "orchestrate.default_schema"
 _CHANGED, _LOCK_TIMEOUT = "orchestrate.session_changed", "orchestrate.lock_timeout"
+_FIRST_ERROR = "orchestrate.first_error"
 #: how long a session may sit in a transaction without a statement, in seconds
 _IDLE_IN_TRANSACTION = 60.0
 #: how often a working server session looks whether its client is still there, in seconds
@@ -76,7 +78,10 @@ WHERE n.nspname = :schema AND NOT i.indisvalid AND c.relkind = 'i'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid)
 ORDER BY c.relname LIMIT 1
 """)
-_END = text("SELECT pg_catalog.pg_terminate_backend(:pid)")
+_END = text("""
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE pid = :pid AND coalesce(application_name, '') = :application
+""")
 _SCHEMAS = (
     "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"
 )
@@ -92,6 +97,7 @@ class PostgreSQL:
         access = Access.of(target, **_connect_defaults(target.url, target.timeouts.connect))
         engine = _open(access, keep=self.keeps_connection(target), **options)
         event.listen(engine, "before_cursor_execute", _notice_session_change)
+        event.listen(engine, "handle_error", _remember_first_error)
         _wait_in_autocommit_blocks(engine)
         postgresql_indexes.clear_the_way(engine)
         return engine
@@ -147,7 +153,13 @@ class PostgreSQL:
         """`pg_advisory_unlock`."""
         return _ask(connection, _UNLOCK, key=_lock_key(target)) is True
 
-    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
+    def lock_holder(
+        self,
+        connection: Connection,
+        target: Target,
+        *,
+        runs: Collection[str] = (),
+    ) -> LockHolder | None:
         """Process id, application name and role, as far as we may see them."""
         key = _lock_key(target)
         row = connection.execute(_HOLDER, {"high": key >> 32, "low": key & 0xFFFFFFFF}).first()
@@ -156,10 +168,20 @@ class PostgreSQL:
             return None
         return LockHolder(pid=row.pid, application=row.application_name or "", user=row.usename or "")
 
+    def session(self, connection: Connection) -> int | None:
+        """Process id of the server's end."""
+        driver: Any = connection.connection.driver_connection
+        pid: int = driver.info.backend_pid
+        return pid
+
     def end_holder(self, connection: Connection, holder: LockHolder) -> bool:
-        """`pg_terminate_backend`."""
-        ended = connection.execute(_END, {"pid": holder.pid}).scalar()
-        connection.commit()
+        """`pg_terminate_backend`, unless the process id is another session's by now."""
+        try:
+            ended = connection.execute(_END, {"pid": holder.pid, "application": holder.application}).scalar()
+            connection.commit()
+        except DBAPIError:
+            connection.rollback()
+            return False
         return ended is True
 
     def journal(self, connection: Connection, target: Target, *, found: tuple[str, ...]) -> Journal:
@@ -261,6 +283,17 @@ def _notice_session_change(connection: Connection, _cursor: object, statement: s
     """Remember that the session is not what the next tenant may inherit."""
     if _CHANGES_SESSION.search(statement):
         connection.info[_CHANGED] = True
+
+
+def _remember_first_error(context: ExceptionContext) -> None:
+    """What follows an error in a transaction only says that there was one: tie the one that there was to it."""
+    if context.connection is None:
+        return
+    error: Any = context.original_exception
+    if _sqlstate(error) != "25P02":
+        context.connection.info[_FIRST_ERROR] = error
+    elif _FIRST_ERROR in context.connection.info:
+        error.aborted_by = context.connection.info[_FIRST_ERROR]
 
 
 def _wait_in_autocommit_blocks(engine: Engine) -> None:
@@ -367,7 +400,7 @@ def _create_database(access: Access, target: Target) -> None:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.exec_driver_sql(f"CREATE DATABASE {_escaped(name)}{owner}")
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != "42P04" and getattr(error.orig, "pgcode", None) != "42P04":
+        if error.orig is None or _sqlstate(error.orig) != "42P04":
             raise  # 42P04: another job of the same tenant was faster
     finally:
         engine.dispose()
@@ -392,8 +425,12 @@ def _escaped(name: str) -> str:
 def _diagnose(error: BaseException) -> Diagnosis | None:
     if not is_driver_error(error, "psycopg", "psycopg2"):
         return None
+    first: BaseException | None = getattr(error, "aborted_by", None)
+    diagnosis = _diagnose(first) if first is not None else None
+    if diagnosis is not None:
+        return dataclasses.replace(diagnosis, fault=faults.ABORTED)
     whole = str(error)
-    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    code = _sqlstate(error)
     message = getattr(getattr(error, "diag", None), "message_primary", None) or first_line(whole)
     if code is None:
         return _diagnose_text(whole, message)
@@ -402,6 +439,10 @@ def _diagnose(error: BaseException) -> Diagnosis | None:
     if code == "57014" and faults.STATEMENT_TIMEOUT.pattern.search(message):
         return Diagnosis(fault=faults.TOO_SLOW, code=code, message=message)
     return Diagnosis(fault=_fault(code), code=code, message=message)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 def _diagnose_text(whole: str, message: str) -> Diagnosis:

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,12 @@ class SQLite:
         """The lock ended with the transaction."""
         return True
 
-    def lock_holder(self, connection: Connection, target: Target) -> LockHolder | None:
+    def lock_holder(self, connection: Connection, target: Target, *, runs: Collection[str] = ()) -> LockHolder | None:
         """SQLite does not know."""
+        return None
+
+    def session(self, connection: Connection) -> int | None:
+        """A file has no server sessions."""
         return None
 
     def end_holder(self, connection: Connection, holder: LockHolder) -> bool:

@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, inspect, make_url
 
 from orchestrator import databases, worker
-from orchestrator.outcomes import FailureKind, Outcome, Status
-from orchestrator.plans import Command, Job
+from orchestrator.outcomes import FailureKind, Status
+from orchestrator.plans import Command
 from orchestrator.tenants import Target, Tenant, Timeouts, Transaction
 from tests import histories
+from tests.integration.worker_jobs import job, run
 from tests.services.servers import connect_postgres
 
 ROWS = "SELECT version_num FROM alembic_version"
@@ -83,33 +84,10 @@ def schema_target(postgres_database: URL) -> Target:
     )
 
 
-def job(target: Target, wanted: str = "r004", found: tuple[str, ...] = (), **fields: Any) -> Job:
-    ids = histories.revision_ids(4)
-    start = ids.index(found[0]) + 1 if found else 0
-    defaults = {
-        "target": target.name,
-        "tenant": target.tenant.name,
-        "schema": target.schema,
-        "server": target.server,
-        "command": Command.UPGRADE,
-        "found": found,
-        "wanted": (wanted,),
-        "path": tuple(ids[start : ids.index(wanted) + 1]) if wanted in ids else (wanted,),
-        "wave": "all",
-    }
-    return Job(**{**defaults, **fields})
-
-
 @pytest.fixture(autouse=True)
 def _closed_connections() -> Iterator[None]:
     yield
     worker.finish()
-
-
-def run(folder: Path, target: Target, given: Job) -> Outcome:
-    settings = worker.WorkerSettings(config=folder / "alembic.ini", run="r-test", log=folder / "log.jsonl")
-    worker.prepare(settings)
-    return worker.run_job(given, target, settings)
 
 
 @contextlib.contextmanager
@@ -284,7 +262,7 @@ def test_an_autocommit_block_waits_for_locks_and_nothing_after_it_does(
     assert (outcome.failure, outcome.at) == (None, ("r004",))
     with connect_postgres(postgres_database) as connection:
         seen = connection.execute("SELECT revision FROM markers WHERE revision ~ 'lock'").fetchall()
-    assert sorted(row[0] for row in seen) == ["1 lock 1s", "2 lock 0", "3 lock 1s"]
+    assert sorted(row[0] for row in seen) == ["1 lock 200ms", "2 lock 0", "3 lock 200ms"]
 
 
 def test_a_failed_index_build_names_what_is_in_the_way_of_the_next_one(folder: Path, schema_target: Target) -> None:
