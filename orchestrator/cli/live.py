@@ -11,6 +11,7 @@ from orchestrator.cli import deferred, documents, progress, signals, suggestions
 from orchestrator.cli.options import Common, Execution, Format
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import closing_lines, report_lines
+from orchestrator.cli.terminals import Mood
 from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
 
@@ -44,7 +45,7 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     stop = deferred.rollout.StopSignal()
     record = _Record()
     with _reported(common, record), progress.shown(common.screen) as shown:
-        listeners: list[Listener] = [record, shown, _completion(project)]
+        listeners: list[Listener] = [record, shown, _completion(project), _aborted(common, stop)]
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
         with signals.draining(stop, shown.tally, quiet=common.quiet):
@@ -139,6 +140,17 @@ def _json_lines(common: Common) -> Callable[[Event], None]:
             gone = True
 
     return stream
+
+
+def _aborted(common: Common, stop: StopSignal) -> Callable[[Event], None]:
+    """A listener that says that somebody else asked the run to stop; a signal has been answered by its handler."""
+
+    def say(event: Event) -> None:
+        if isinstance(event, deferred.events.RunHalted) and stop.cause is deferred.rollout.StopCause.ABORTED:
+            numbers = f"{event.in_flight:,} running, {event.not_started:,} not started"
+            common.screen.say(f"aborted by somebody else, see `orchestrate runs audit`: {numbers}", Mood.WARNING)
+
+    return say
 
 
 def _completion(project: Project) -> Callable[[Event], None]:

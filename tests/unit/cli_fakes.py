@@ -174,7 +174,7 @@ class FakeProject:
         return [(tuple(plan.jobs), "CREATE TABLE t (id int);")]
 
     def run(self, plan: Plan, *, listeners: Sequence[Listener], parent: str | None = None, **given: Any) -> Report:
-        self.ran = {"plan": plan, "parent": parent, **given}
+        self.ran = {"plan": plan, "parent": parent, "listeners": listeners, **given}
         if self.refusal is not None:
             raise self.refusal
         run = self.ledger.open_run(plan, operator="ada@host", fleet=len(self.targets), parent=parent)

@@ -10,11 +10,13 @@ import pytest
 
 from orchestrator.cli import commands, terminals
 from orchestrator.errors import LeaseHeld
+from orchestrator.events import RunHalted
 from orchestrator.ledger import AuditEntry, Holder, Lease
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
+from orchestrator.rollout import StopCause
 from orchestrator.runs import Differing
-from tests.unit.cli_fakes import NOON, FakeProject, job, outcome, plan, skipped
+from tests.unit.cli_fakes import NOON, FakeProject, job, outcome, plan, skipped, tell
 from tests.unit.cli_runs import Invoke, invoke, project
 
 __all__ = ["invoke", "project"]
@@ -185,6 +187,19 @@ def test_a_live_run_is_asked_to_stop_and_its_runner_is_named(
     assert document["format"] == "orchestrate.abort/1"
     assert document["live"] is True
     assert document["runner"] == {"operator": "ann@build7", "host": "build7", "pid": 4711}
+
+
+def test_the_runner_of_an_aborted_run_says_why_it_stops(invoke: Invoke, project: FakeProject) -> None:
+    def abort(fake: FakeProject) -> None:
+        fake.ran["stop"].drain(StopCause.ABORTED)
+        halt = RunHalted(cause="interrupted", text="asked to stop (aborted)", in_flight=1, not_started=2)
+        tell(fake.ran["listeners"], halt)
+
+    project.during = abort
+
+    assert "aborted by somebody else, see `orchestrate runs audit`: 1 running, 2 not started" in (
+        invoke("upgrade", "-t", "acme").stderr
+    )
 
 
 def test_a_reconciliation_says_what_it_read_and_what_differs(invoke: Invoke, project: FakeProject) -> None:
