@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator import registry
 from orchestrator.errors import RegistryError
+from orchestrator.plans import Retries
 from orchestrator.strategy import Budget
 from orchestrator.tenants import PasswordCommand, State, Transaction
 from tests.unit.registries import Folder, by_name
@@ -270,6 +271,23 @@ strategies:
     assert careful.waves[2].max_failures == Budget(count=3)
     assert careful.waves[1].extra["pause"] == "until-continued"
     assert careful.extra["deadline"] == 7200.0
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("{}", Retries()),
+        ("", Retries()),
+        ("{busy: [90s, 1h]}", Retries(busy=(90.0, 3600.0))),
+        ("{busy: [], server: [], lost: 0}", Retries(busy=(), server=(), lost=0)),
+        ('{server: ["${SECONDS_UP:-500ms}"], lost: 5}', Retries(server=(0.5,), lost=5)),
+    ],
+)
+def test_retries(folder: Folder, written: str, read: Retries) -> None:
+    strategy = folder.load(f"strategies: {{s: {{concurrency: 3, retries: {written}}}}}").strategies["s"]
+    assert strategy.retries == read
+    assert strategy.extra == {}
+    assert folder.load("strategies: {s: {concurrency: 3}}").strategies["s"].retries == Retries()
 
 
 def test_ten_thousand_tenants(folder: Folder) -> None:

@@ -46,7 +46,7 @@ sources:
   - {type: python, call: "myapp.tenants:all_tenants"}
   - {type: flask, app: "myapp:create_app", tenants: "myapp:names"}
 strategies:
-  default: {concurrency: auto, max_failures: 0}
+  default: {concurrency: auto, max_failures: 0, retries: {busy: [1m, 5m], server: [], lost: 2}}
   careful:
     max_failures: 2%
     waves:
