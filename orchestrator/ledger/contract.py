@@ -296,7 +296,8 @@ class LedgerContract(LeaseContract):
     def test_old_runs_are_forgotten(self) -> None:
         """With all that hangs on them; neither open ones, nor the latest, nor parents of what stays."""
         with self._opened() as ledger, self._opened(project="shop") as other:
-            closed = [self._closed(ledger) for _ in range(3)]
+            first = self._closed(ledger)
+            closed = [first, self._closed(ledger, parent=first), self._closed(ledger)]
             halted = self._closed(ledger, RunStatus.HALTED)
             child = self._closed(ledger, parent=closed[1])
             later = [self._closed(ledger) for _ in range(2)]
@@ -304,9 +305,9 @@ class LedgerContract(LeaseContract):
             ledger.note(here(), "upgrade", run=closed[0])
             assert list(ledger.prune(keep=20)) == []
             assert list(ledger.prune(before=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))) == []
-            assert list(ledger.prune(keep=3)) == [closed[0], closed[2]]
-            assert [run.id for run in ledger.runs()] == [*later[::-1], child, halted, closed[1]]
-            assert list(ledger.prune()) == [closed[1], child, later[0]]
+            assert list(ledger.prune(keep=3)) == [closed[2]]
+            assert [run.id for run in ledger.runs()] == [*later[::-1], child, halted, closed[1], closed[0]]
+            assert list(ledger.prune()) == [closed[0], closed[1], child, later[0]]
             assert [run.id for run in ledger.runs()] == [later[1], halted]
             with raises(UsageError, "no run"):
                 ledger.outcomes(child)

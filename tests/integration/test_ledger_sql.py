@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,28 +21,9 @@ from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError
 from orchestrator.ledger import open_ledger, tables, versions
 from orchestrator.ledger.contract import failure, job, outcome, plan, settled, wave
 from orchestrator.outcomes import RunStatus, Status
+from tests.integration.ledgers import SCOPE, file, raw, url
 
-SCOPE = {"project": "billing", "environment": "test"}
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "project" / ".orchestrate" / "ledger.db"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, file: Path) -> URL:
-    if request.param == "postgresql":
-        database: URL = request.getfixturevalue("postgres_database")
-        return database
-    return URL.create("sqlite", database=str(file))
-
-
-@pytest.fixture
-def raw(url: URL) -> Iterator[Engine]:
-    engine = create_engine(url)
-    yield engine
-    engine.dispose()
+__all__ = ["file", "raw", "url"]
 
 
 def test_the_chain_creates_the_tables_that_the_code_uses(url: URL, raw: Engine) -> None:
