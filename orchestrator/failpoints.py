@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 #: `N:ACTION`: at the N-th place, counted from 1 in each process, `kill`, `raise` or `hang`; `0:count` says at the
-#: process's end how many places it passed
+#: process's end how many places it passed; `N@BEGINNING:ACTION` counts only places whose names begin so
 VARIABLE = "ORCHESTRATE_FAILPOINT"
 
 
@@ -24,14 +24,18 @@ class FailpointReached(Exception):  # noqa: N818 - named for what it says
 class _Counter:
     def __init__(self) -> None:
         self._number = 0
+        self._beginning = ""
         self._action = ""
         self.passed = 0
 
     def arm(self, text: str) -> None:
-        number, _, self._action = text.partition(":")
+        place, _, self._action = text.rpartition(":")
+        number, _, self._beginning = place.partition("@")
         self._number, self.passed = int(number), 0
 
     def hit(self, place: str) -> None:
+        if not place.startswith(self._beginning):
+            return
         self.passed += 1
         if self.passed != self._number:
             return
