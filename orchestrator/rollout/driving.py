@@ -343,12 +343,13 @@ class Rollout:
 
     def _conclude(self) -> Conclusion:
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")
-        not_started = [job for name, job in self._jobs.items() if name not in self._finished | self._put_off]
-        self._finished |= {job.target: job.outcome(Status.NOT_STARTED, reason=halt.reason) for job in not_started}
+        known = self._finished | self._put_off
+        not_started = [job for job in self._jobs.values() if job.target not in known]
+        known |= {job.target: job.outcome(Status.NOT_STARTED, reason=halt.reason) for job in not_started}
         left = Left(begun=frozenset(self._begun), put_off=frozenset(self._put_off), recorded=frozenset(self._recorded))
         return conclude(
             self._plan,
-            self._finished | self._put_off,
+            known,
             left,
             interrupted=self._stop.cause if halt.cause is HaltCause.INTERRUPTED else None,
             error=self._error,
