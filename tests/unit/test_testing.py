@@ -9,11 +9,15 @@ import pytest
 
 from orchestrator import rollout
 from orchestrator.errors import ExitCode
-from orchestrator.outcomes import Outcome, Status
+from orchestrator.outcomes import FailureKind, Outcome, Status
+from orchestrator.plans import Retries
 from orchestrator.testing import (
+    NO_RETRIES,
+    FakeClock,
     MemoryLedger,
     RecordingListener,
     ScriptedExecutor,
+    a_failure,
     a_job,
     a_plan,
     a_target,
@@ -72,3 +76,20 @@ def test_a_held_executor_answers_when_told_and_loses_the_rest_when_cancelled() -
 def test_an_executor_may_be_told_to_break() -> None:
     error = RuntimeError("no")
     assert ScriptedExecutor({"acme": error}).submit(a_job("acme")).exception(0) is error
+
+
+def test_an_executor_answers_each_try_in_turn() -> None:
+    executor = ScriptedExecutor({"acme": [Status.FAILED, Status.LOST]})
+    statuses = [executor.submit(a_job("acme")).result(0).status for _ in range(3)]
+    assert statuses == [Status.FAILED, Status.LOST, Status.LOST]
+
+
+def test_a_plan_tries_once_and_with_a_fake_clock_waits_for_nothing() -> None:
+    busy = an_outcome("acme", Status.FAILED, failure=a_failure(FailureKind.TRANSIENT))
+    for retries, attempts in ((NO_RETRIES, 1), (Retries(), 1 + len(Retries().busy))):
+        plan, ledger, clock = a_plan("acme", retries=retries), MemoryLedger(), FakeClock()
+        run = ledger.open_run(plan, operator="me", fleet=1)
+        submit = ScriptedExecutor({"acme": busy}).submit
+        (outcome,) = rollout.execute(run.id, plan, submit, ledger, clock=clock).outcomes
+        assert (outcome.attempts, clock.seconds) == (attempts, sum(retries.busy) if attempts > 1 else 0)
+    assert a_plan("acme").retries == NO_RETRIES
