@@ -79,16 +79,26 @@ class LeaseContract(abc.ABC):
                 other.acquire(here())
             assert other.live() == lease
 
-    def test_a_silent_process_here_loses_the_lease_too(self) -> None:
-        """A stopped process is there, and does nothing."""
+    def test_a_process_that_was_asleep_wakes_with_its_lease(self) -> None:
+        """Unless somebody took it meanwhile; what was lost is not given back."""
         with self._opened() as ledger, self._opened() as other:
-            lost = ledger.acquire(here())
+            lease = ledger.acquire(elsewhere())
             self.pass_time(LEASE_SECONDS)
             assert other.live() is None
+            assert ledger.renew(lease) is None
+            assert other.live() == lease
+            self.pass_time(LEASE_SECONDS)
             taken = other.acquire(here())
-            assert taken.token > lost.token
-            ledger.release(lost)
+            ledger.release(lease)
             assert other.live() == taken
+
+    def test_a_process_that_is_about_to_wake_keeps_the_lease(self) -> None:
+        """A machine that was asleep makes nobody a successor of a process that lives on it."""
+        with self._opened() as ledger, self._opened() as other:
+            lease = ledger.acquire(here())
+            self.pass_time(LEASE_SECONDS)
+            with _repeating(lambda: ledger.renew(lease)), raises(LeaseHeld, f"pid {here().pid}"):
+                other.acquire(here())
 
     def test_of_many_that_ask_at_once_one_gets_it(self) -> None:
         """From one ledger object, and from many."""
@@ -131,7 +141,7 @@ class LeaseContract(abc.ABC):
     def test_who_lost_the_lease_writes_nothing_more(self) -> None:
         """Neither an intent nor an outcome, and neither a beginning nor an end."""
         with self._opened() as ledger, self._opened() as other:
-            lost = ledger.acquire(here())
+            lost = ledger.acquire(elsewhere())
             run = ledger.open_run(plan([wave("acme", "globex")]), operator="ops", fleet=2, lease=lost).id
             assert ledger.start(run, job("acme")) == 1
             self.pass_time(LEASE_SECONDS)

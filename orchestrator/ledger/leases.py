@@ -13,6 +13,8 @@ from orchestrator.ledger.protocol import HEARTBEAT_SECONDS, LEASE_SECONDS, Holde
 
 #: seconds between two looks at a lease that somebody elsewhere holds
 _LOOK_SECONDS = 0.2
+#: seconds that a silent process of this machine has to say that it lives
+_WAKING_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,11 @@ class Entry:
         return self.token, self.renewed_at
 
     @property
+    def may_wake(self) -> bool:
+        """Whether its process is still there: silent though it may be, perhaps this whole machine has been asleep."""
+        return not self.released and is_alive(self.holder)
+
+    @property
     def is_free(self) -> bool:
         """Whether nobody alive holds it: it was given back, its holder is gone, or has been silent for too long."""
         silent = (self.now - self.renewed_at).total_seconds()
@@ -63,23 +70,25 @@ class Leases(Protocol):
 def acquire(leases: Leases, holder: Holder) -> Lease:
     """Take the lease once nobody alive holds it; `LeaseHeld` as soon as it is known that somebody does.
 
-    A holder elsewhere shows that it lives by a heartbeat. It is also watched by this process's own clock, so that a
-    clock that was set back while the lease was held does not keep it for ever.
+    What cannot be known yet is watched by this process's own clock, so that a clock that was set back while the lease
+    was held does not keep it for ever.
     """
     watched: Entry | None = None
-    deadline = time.monotonic()
+    deadline = 0.0
     while True:
         seen = leases.read()
-        overdue = watched is not None and time.monotonic() >= deadline
-        if seen is None or seen.is_free or (overdue and _is_silent(seen, watched)):
+        has_beaten = seen is not None and watched is not None and seen.beat != watched.beat
+        overdue = watched is not None and not has_beaten and time.monotonic() >= deadline
+        if seen is None or overdue or (seen.is_free and not seen.may_wake):
             lease = leases.take(seen, holder)
             if lease is not None:
                 return lease
             continue
-        if is_alive(seen.holder) or (watched is not None and not _is_silent(seen, watched)):
+        if not seen.is_free and (has_beaten or is_alive(seen.holder)):
             raise held(seen, leases.scope)
-        if watched is None:
-            watched, deadline = seen, time.monotonic() + LEASE_SECONDS + HEARTBEAT_SECONDS
+        if watched is None or has_beaten:
+            patience = _WAKING_SECONDS if seen.may_wake else LEASE_SECONDS + HEARTBEAT_SECONDS
+            watched, deadline = seen, time.monotonic() + patience
         time.sleep(_LOOK_SECONDS)
 
 
@@ -111,7 +120,3 @@ def lost(entry: Entry | None, token: int, scope: str) -> LeaseLost:
         f"{entry.acquired_at:%Y-%m-%d %H:%M:%S} UTC, while this process was silent; it writes nothing more: see "
         "`orchestrate runs list`"
     )
-
-
-def _is_silent(seen: Entry, watched: Entry | None) -> bool:
-    return watched is not None and seen.beat == watched.beat

@@ -164,7 +164,7 @@ class Ledger(Protocol):
         """Write what happened to a job."""
 
     def close_run(self, run: str, status: RunStatus, exit_code: ExitCode, outcomes: Sequence[Outcome] = ()) -> Run:
-        """Write how the run ended, with the outcomes of jobs that never started."""
+        """Write how the run ended, with those of the outcomes that it does not have yet."""
 
     def runs(self, limit: int = 20) -> Sequence[Run]:
         """Runs of this project and environment, latest first."""

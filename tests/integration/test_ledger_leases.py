@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.engine import Engine
 
-from orchestrator.errors import LeaseHeld, LeaseLost
+from orchestrator.errors import ExitCode, LeaseHeld, LeaseLost
 from orchestrator.ledger import LEASE_SECONDS, Ledger, open_ledger, this_process
 from orchestrator.ledger import leases as leases_module
-from orchestrator.ledger.contract import job, outcome, plan, wave
-from orchestrator.outcomes import RunStatus
+from orchestrator.ledger.contract import failure, job, outcome, plan, settled, wave
+from orchestrator.outcomes import RunStatus, Status
 from tests.integration.ledgers import SCOPE, file, let_time_pass, raw, statements, url
 
 __all__ = ["file", "raw", "url"]
@@ -136,8 +136,9 @@ def test_a_killed_runner_is_replaced_at_once(
 
 
 def test_a_stopped_runner_that_was_overtaken_writes_nothing_more(
-    url: URL, raw: Engine, ledger: Ledger, runner: subprocess.Popen[str]
+    url: URL, raw: Engine, ledger: Ledger, runner: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leases_module, "_WAKING_SECONDS", 0.5)
     run = _line(runner)
     assert _line(runner, sent="acme") == "1"
     runner.send_signal(signal.SIGSTOP)
@@ -183,6 +184,21 @@ def test_a_job_costs_two_statements(url: URL, ledger: Ledger) -> None:
         ["INSERT", "INTO", "orchestrate_attempts"],
         ["INSERT", "INTO", "orchestrate_outcomes"],
     ]
+
+
+def test_any_driver_writes_under_the_lease(postgres_database: URL) -> None:
+    ledger = open_ledger(postgres_database.set(drivername="postgresql+psycopg2"), **SCOPE)
+    lease = ledger.acquire(this_process("ops"))
+    run = ledger.open_run(plan([wave("acme")], settled("hooli")), operator="ops", fleet=2, lease=lease).id
+    assert ledger.start(run, job("acme")) == 1
+    failed = outcome("acme", Status.FAILED, failure=failure())
+    ledger.record(run, failed)
+    assert list(ledger.outcomes(run)) == [failed, settled("hooli")]
+    assert ledger.renew(lease) is None
+    assert ledger.close_run(run, RunStatus.FAILED, ExitCode.FAILURES).counts["failed"] == 1
+    ledger.note(lease.holder, "upgrade", run=run)
+    assert [entry.run for entry in ledger.audit()] == [run]
+    ledger.close()
 
 
 def test_the_clock_of_the_server_counts(postgres_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
