@@ -171,7 +171,10 @@ class _MariaDB:
             "SELECT table_schema, table_name FROM information_schema.tables "
             f"WHERE table_schema = '{self.database}' AND table_type <> 'SEQUENCE'"
         )
-        return {(str(schema), str(table)) for schema, table in rows}
+        found = {(str(schema), str(table)) for schema, table in rows}
+        # The journal stays, empty: dropping it each time would cost as much as a revision.
+        journal = (self.database, "orchestrate_journal")
+        return found - {journal} if journal in found and not self.ask("SELECT * FROM orchestrate_journal") else found
 
     def own_schema(self, expected: Expected) -> str:
         return self.database

@@ -221,7 +221,10 @@ class Recording:
         if self._policy.is_misunderstanding(error):
             self._table.remove(self._mark, entry)
         elif self._policy.is_refusal(error):
-            self._table.set_state(self._mark, dataclasses.replace(entry, state=State.FAILED))
+            if entry.position == 1:
+                self._table.remove(self._mark, entry)
+            else:
+                self._table.set_state(self._mark, dataclasses.replace(entry, state=State.FAILED))
             self._end_transaction()
 
     def _settle(self, entry: Entry) -> Entry:

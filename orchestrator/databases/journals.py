@@ -67,7 +67,9 @@ class StatementJournal:
         recording = Recording(self._connection, self._policy, self._table, mark, entries, self._refusal(mark, entries))
         with recording.listening():
             if traits.goes_around and self._policy.always and not entries:
-                self._announce(recording, traits, source)
+                # Sent past us, its statements are run once, and not tried again half done.
+                self._table.make()
+                recording.write_opaque(f"line {traits.goes_around[0]} of its file")
             yield
         self._is_clean = recording.is_closed
 
@@ -111,12 +113,6 @@ class StatementJournal:
             self._connection.connection.rollback()
         return left
 
-    def _announce(self, recording: Recording, traits: Traits, source: bytes) -> None:
-        """A revision that sends statements past us is run once, and not tried again half done."""
-        line = source.decode(errors="replace").splitlines()[traits.goes_around[0] - 1].strip()
-        self._table.make()
-        recording.write_opaque(f"line {traits.goes_around[0]}: {line}"[:80])
-
     def _refuse_traits(self, traits: Traits, revision: str) -> None:
         if self._policy.dialect is not Dialect.MYSQL:
             return
@@ -128,8 +124,8 @@ class StatementJournal:
             )
         if traits.locks_tables:
             raise JournalMismatch(
-                f"{self._target.name}: revision {revision} locks tables by hand (line {traits.locks_tables[0]}: LOCK "
-                "TABLES), which shuts the journal out, and nothing was done; take it out: definitions lock by themselves"
+                f"{self._target.name}: revision {revision} locks tables by hand (line {traits.locks_tables[0]}: "
+                "LOCK TABLES), which shuts the journal out, and nothing was done; take it out"
             )
 
     def _refusal(self, mark: Mark, entries: list[Entry]) -> Callable[[Statement, Strayed], Exception]:

@@ -21,34 +21,45 @@ class VersionGuard:
         self._connection = connection
         self._target = target
         self._expected = sorted(found)
+        #: a transaction was begun, and nothing was done in it yet
+        self._is_due = False
         parts = (target.version_table_schema, target.version_table)
         self._table = ".".join(quoted_standard(part) for part in parts if part)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """While the body runs, no transaction of this connection begins at another version."""
-        event.listen(self._connection, "begin", self._check)
-        event.listen(self._connection, "commit", self._remember)
+        listeners: list[tuple[Connection, str, Any]] = [
+            (self._connection, "begin", self._begin),
+            (self._connection, "before_cursor_execute", self._check),
+            (self._connection, "commit", self._remember),
+        ]
+        for listener in listeners:
+            event.listen(*listener)
         try:
             yield
         finally:
-            event.remove(self._connection, "begin", self._check)
-            event.remove(self._connection, "commit", self._remember)
+            for listener in listeners:
+                event.remove(*listener)
 
-    def _check(self, connection: Connection) -> None:
-        """Called with the write lock in hand, so that nobody can come between the look and the first statement."""
-        if not self._driver().in_transaction:
+    def _begin(self, _connection: Connection) -> None:
+        """The write lock is taken after this: the look comes before the first statement."""
+        self._is_due = True
+
+    def _check(self, *_details: object) -> None:
+        """With the write lock in hand nobody can come between the look and the statement."""
+        if not self._is_due or not self._driver().in_transaction:
             return
+        self._is_due = False
         seen = self._read()
         if seen == self._expected:
             return
-        self._driver().rollback()
         raise CommandError(
             f"{self._target.name}: expected to match one row when going on from "
             f"{', '.join(self._expected) or 'base'}; somebody else has moved it to {', '.join(seen) or 'base'}"
         )
 
-    def _remember(self, connection: Connection) -> None:
+    def _remember(self, _connection: Connection) -> None:
         if self._driver().in_transaction:
             self._expected = self._read()
 

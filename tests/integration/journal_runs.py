@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -16,11 +18,12 @@ from orchestrator.outcomes import Outcome, Status
 from orchestrator.plans import Command, Job
 from orchestrator.tenants import Target, Tenant, Timeouts, Transaction
 from tests import histories
+from tests.services.servers import connect_mariadb
 
 #: which statement is the last one that a try comes to, and what happens before it: `3:kill`, `3:raise`
 STOP = "JOURNAL_TEST_STOP"
 
-REVISION = '''\
+REVISION = """\
 import os
 import signal
 
@@ -48,7 +51,7 @@ def upgrade():
 
 def downgrade():
 {downgrade}
-'''
+"""
 
 FIRST = """
 op.create_table("markers", sa.Column("revision", sa.String(40), nullable=False))
@@ -78,7 +81,8 @@ op.create_foreign_key(None, "accounts", "plans", ["plan_id"], ["id"])
 at(6)
 op.alter_column("accounts", "email", new_column_name="address", existing_type=sa.String(120), existing_nullable=False)
 at(7)
-op.bulk_insert(sa.table("plans", sa.column("id"), sa.column("name")), [{"id": 1, "name": "10 % off"}, {"id": 2, "name": ""}])
+plans = sa.table("plans", sa.column("id"), sa.column("name"))
+op.bulk_insert(plans, [{"id": 1, "name": "10 % off"}, {"id": 2, "name": ""}])
 at(8)
 op.drop_column("accounts", "name")
 at(9)
@@ -119,7 +123,13 @@ def target_of(url: URL | str, **fields: Any) -> Target:
 
 
 def run(
-    folder: Path, target: Target, number: int, *, start: int | None = None, command: Command = Command.UPGRADE
+    folder: Path,
+    target: Target,
+    number: int,
+    *,
+    start: int | None = None,
+    command: Command = Command.UPGRADE,
+    **fields: Any,
 ) -> Outcome:
     """One try, here, to revision `number` from `start`, the one below it unless said."""
     start = number - 1 if start is None else start
@@ -136,6 +146,7 @@ def run(
         path=() if command is Command.STAMP else path,
         wave="all",
     )
+    job = dataclasses.replace(job, **fields)
     settings = worker.WorkerSettings(config=folder / "alembic.ini", run="r-test", log=folder / "log.jsonl")
     worker.prepare(settings)
     return worker.run_job(job, target, settings)
@@ -156,9 +167,7 @@ def fail(folder: Path, target: Target, number: int, **options: Any) -> str:
     return outcome.failure.message
 
 
-def die(
-    folder: Path, target: Target, number: int, stop: str = "", *, start: int | None = None, **environ: str
-) -> None:
+def die(folder: Path, target: Target, number: int, stop: str = "", *, start: int | None = None, **environ: str) -> None:
     """One try in a process of its own, which has to end by SIGKILL."""
     child = _forks.Process(target=_try, args=(folder, target, number, start, {STOP: stop, **environ}))
     child.start()
@@ -168,4 +177,18 @@ def die(
 
 def _try(folder: Path, target: Target, number: int, start: int | None, environ: dict[str, str]) -> None:
     os.environ.update(environ)
-    run(folder, target, number, start=start)
+    command = Command.DOWNGRADE if start is not None and start > number else Command.UPGRADE
+    run(folder, target, number, start=start, command=command)
+
+
+def rows(target: Target, query: str) -> list[Any]:
+    """What a MariaDB target answers; single columns bare."""
+    with contextlib.closing(connect_mariadb(target.url)) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        connection.commit()
+        return [row[0] if len(row) == 1 else row for row in cursor.fetchall()]
+
+
+def left(target: Target) -> list[Any]:
+    """What the journal of a MariaDB target holds."""
+    return rows(target, "SELECT position, kind, state FROM orchestrate_journal ORDER BY position")

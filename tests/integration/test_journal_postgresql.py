@@ -1,0 +1,227 @@
+"""Revisions that leave their transaction, on PostgreSQL and SQLite: what was committed on the way is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from orchestrator import databases, worker
+from orchestrator.outcomes import Status
+from orchestrator.plans import Command, Condition
+from orchestrator.tenants import Target, Transaction
+from tests import histories, snapshots
+from tests.integration.journal_runs import FIRST, STOP, die, edit, fail, run, succeed, target_of, write
+from tests.services.servers import connect_postgres
+
+#: before, in and after the block
+BLOCK = """
+op.execute("INSERT INTO markers VALUES ('before')")
+op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True))
+with op.get_context().autocommit_block():
+    at(1)
+    op.create_index("by_email", "accounts", ["email"], postgresql_concurrently=True)
+    at(2)
+    op.execute("INSERT INTO markers VALUES ('in, 10 % done')")
+    at(3)
+    op.add_column("accounts", sa.Column("key", sa.String(40)))
+    at(4)
+    op.drop_index("by_email", "accounts", postgresql_concurrently=True)
+    at(5)
+    op.create_index("by_key", "accounts", ["key"], postgresql_concurrently=True, if_not_exists=True)
+    at(6)
+op.execute("INSERT INTO markers VALUES ('after')")
+op.add_column("accounts", sa.Column("last", sa.String(40)))
+at(7)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _closed_connections() -> Iterator[None]:
+    yield
+    worker.finish()
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    if request.param == "sqlite":
+        path = tmp_path / "acme.db"
+        sqlite3.connect(path).close()
+        return target_of(f"sqlite:///{path}")
+    return schema_of(request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture
+def schema(postgres_database: URL) -> Target:
+    return schema_of(postgres_database)
+
+
+def schema_of(url: URL) -> Target:
+    with connect_postgres(url) as connection:
+        connection.execute("CREATE SCHEMA tenant_acme")
+    return target_of(url, schema="tenant_acme")
+
+
+def ask(target: Target, query: str) -> list[Any]:
+    if target.backend == "sqlite":
+        with contextlib.closing(sqlite3.connect(target.url.database or "")) as connection, connection:
+            return [row[0] for row in connection.execute(query)]
+    with connect_postgres(target.url) as connection:
+        connection.execute("SET search_path TO tenant_acme")
+        cursor = connection.execute(query.encode())
+        return [row[0] for row in cursor] if cursor.description else []
+
+
+def markers(target: Target) -> list[str]:
+    return sorted(ask(target, "SELECT revision FROM markers"))
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_revision_that_dies_in_a_block_is_continued(tmp_path: Path, target: Target, number: int) -> None:
+    write(tmp_path, FIRST, BLOCK)
+    die(tmp_path, target, 2, f"{number}:kill", start=0)
+    succeed(tmp_path, target, 2)
+    assert markers(target) == ["after", "before", "in, 10 % done"]
+    taken = snapshots.take(target.url, target.schema)
+    assert "orchestrate_journal" not in repr(taken)
+    assert "by_key" in repr(taken)
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_a_revision_that_fails_in_a_block_is_continued(
+    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write(tmp_path, FIRST, BLOCK)
+    with monkeypatch.context() as stopped:
+        stopped.setenv(STOP, f"{number}:raise")
+        fail(tmp_path, target, 2, start=0)
+    succeed(tmp_path, target, 2)
+    assert markers(target) == ["after", "before", "in, 10 % done"]
+
+
+def test_a_changed_file_is_refused(tmp_path: Path, target: Target) -> None:
+    write(tmp_path, FIRST, BLOCK)
+    die(tmp_path, target, 2, "3:kill", start=0)
+    edit(tmp_path, 2, f"pass\n{BLOCK}")
+    assert "was begun by another form of its file" in fail(tmp_path, target, 2)
+    assert markers(target) == ["before", "in, 10 % done"]
+
+
+def test_a_downgrade_waits_for_the_revision_in_flight(tmp_path: Path, target: Target) -> None:
+    write(tmp_path, FIRST, BLOCK)
+    die(tmp_path, target, 2, "3:kill", start=0)
+    assert "is half done" in fail(tmp_path, target, 0, start=1, command=Command.DOWNGRADE)
+
+
+def test_a_stamp_clears_the_journal(tmp_path: Path, target: Target) -> None:
+    write(tmp_path, FIRST, BLOCK)
+    die(tmp_path, target, 2, "3:kill", start=0)
+    succeed(tmp_path, target, 2, start=1, command=Command.STAMP)
+    assert "orchestrate_journal" not in repr(snapshots.take(target.url, target.schema))
+
+
+def test_a_first_revision_in_flight_is_no_database_filled_without_alembic(tmp_path: Path, target: Target) -> None:
+    write(tmp_path, f"{FIRST}\nwith op.get_context().autocommit_block():\n    at(1)")
+    die(tmp_path, target, 1, "1:kill")
+    (found,) = databases.backend_of(target).look([target])
+    assert found.condition is Condition.EMPTY
+    succeed(tmp_path, target, 1)
+
+
+def test_a_block_keeps_the_keys_of_its_rows(tmp_path: Path, target: Target) -> None:
+    body = """
+    plans = sa.Table("plans", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+    made = op.get_bind().execute(plans.insert().values(name="basic")).inserted_primary_key[0]
+    with op.get_context().autocommit_block():
+        at(1)
+        op.execute(f"INSERT INTO markers VALUES ('plan {made}')")
+    """
+    write(tmp_path, FIRST, body)
+    die(tmp_path, target, 2, "1:kill", start=0)
+    succeed(tmp_path, target, 2)
+    assert markers(target) == ["plan 1"]
+
+
+UNIQUE = """
+with op.get_context().autocommit_block():
+    op.execute("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS by_plan ON accounts (plan_id)")
+"""
+
+
+def test_an_index_that_duplicates_left_invalid_is_built_again(tmp_path: Path, schema: Target) -> None:
+    write(tmp_path, FIRST, UNIQUE)
+    succeed(tmp_path, schema, 1, start=0)
+    ask(schema, "UPDATE accounts SET plan_id = 1")
+    fail(tmp_path, schema, 2)
+    assert ask(schema, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [1]
+    ask(schema, "UPDATE accounts SET plan_id = id")
+    succeed(tmp_path, schema, 2)
+    assert ask(schema, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [0]
+    assert "by_plan" in repr(snapshots.take(schema.url, schema.schema)["indexes"])
+
+
+def test_an_index_left_invalid_by_a_kill_is_built_again(tmp_path: Path, schema: Target) -> None:
+    body = """
+    import threading
+    def end():
+        at(1)
+    threading.Timer(0.7, end).start()
+    with op.get_context().autocommit_block():
+        op.create_index("by_email", "accounts", ["email"], postgresql_concurrently=True)
+    """
+    write(tmp_path, FIRST, body)
+    succeed(tmp_path, schema, 1, start=0)
+    with connect_postgres(schema.url) as blocker:
+        blocker.execute("SET search_path TO tenant_acme")
+        blocker.execute("BEGIN; LOCK TABLE accounts IN ROW EXCLUSIVE MODE; SELECT txid_current()")
+        die(tmp_path, schema, 2, "1:kill")
+        blocker.execute("ROLLBACK")
+    succeed(tmp_path, schema, 2)
+    assert ask(schema, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [0]
+
+
+#: another runner, with a ledger of its own, goes the whole way while we have only looked
+OVERTAKEN = """            from alembic.runtime.migration import MigrationContext
+            import sqlite3
+
+            look = MigrationContext.get_current_heads
+
+            def overtaken(self):
+                found = look(self)
+                self.connection.rollback()
+                with sqlite3.connect({path!r}) as other:
+                    if not other.execute("SELECT * FROM markers").fetchall():
+                        other.execute("INSERT INTO markers VALUES ('branch')")
+                        other.execute("INSERT INTO alembic_version VALUES ('b002')")
+                return found
+
+            MigrationContext.get_current_heads = overtaken
+            try:
+                context.run_migrations()
+            finally:
+                MigrationContext.get_current_heads = look
+"""
+
+
+def test_two_writers_of_one_file_do_not_run_a_revision_twice(tmp_path: Path) -> None:
+    """Independent branches insert their versions, and nobody counts the rows of an INSERT."""
+    path = tmp_path / "acme.db"
+    sqlite3.connect(path).close()
+    target = target_of(f"sqlite:///{path}", transaction=Transaction.REVISION)
+    write(tmp_path, FIRST)
+    versions = tmp_path / "alembic" / "versions"
+    for revision, down in (("b001", None), ("b002", "b001")):
+        histories.write_revision(versions, revision, down)
+    succeed(tmp_path, target, 1)
+    env = tmp_path / "alembic" / "env.py"
+    text = env.read_text()
+    assert "            context.run_migrations()\n" in text
+    env.write_text(text.replace("            context.run_migrations()\n", OVERTAKEN.format(path=str(path)), 1))
+    outcome = run(tmp_path, target, 1, start=0, found=("r001",), wanted=("b001",), path=("b001",))
+    assert (outcome.status, outcome.at) == (Status.UNCHANGED, ("b002", "r001"))
+    assert markers(target) == ["branch"]
