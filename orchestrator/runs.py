@@ -310,7 +310,7 @@ class Runs:
         book, fleet = self._host.ledger, self._host.registry
         with leased(book, manner) as lease:
             looks = self._host.look(fleet.targets)
-            recorded = self._recorded(book)
+            recorded = self._recorded(book, (look.target.name for look in looks))
             settled = [run.id for run in book.open_runs() if self._settle_open(book, run, lease)]
             plan = Plan(
                 project=fleet.project,
@@ -345,13 +345,16 @@ class Runs:
         return done or bool(outcomes)
 
     @staticmethod
-    def _recorded(book: Ledger) -> dict[str, tuple[str, ...] | None]:
+    def _recorded(book: Ledger, targets: Iterable[str]) -> dict[str, tuple[str, ...] | None]:
         """Where the ledger says that each target is, by the latest run that knows."""
         recorded: dict[str, tuple[str, ...] | None] = {}
+        missing = set(targets)
         for run in book.runs(limit=_LOOK_BACK):
-            for outcome in book.outcomes(run.id):
-                if outcome.at is not None:
-                    recorded.setdefault(outcome.target, outcome.at)
+            if not missing:
+                break
+            known = {outcome.target: outcome.at for outcome in book.outcomes(run.id) if outcome.at is not None}
+            recorded |= {target: at for target, at in known.items() if target in missing}
+            missing -= known.keys()
         return recorded
 
     def prune(

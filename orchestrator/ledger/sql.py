@@ -214,7 +214,9 @@ class SqlLedger:
             for row in rows
         ]
         pruned = [run for run in prunable(runs, keep=keep, before=before) if self._delete(run)]
-        if pruned and self.live() is None:
+        live = self.live()
+        # Whoever prunes may hold the lease, but runs nothing.
+        if pruned and (live is None or live.run is None):
             self._transactions.give_space_back()
         return pruned
 
