@@ -224,6 +224,7 @@ def _new_executor(
         prepare="orchestrator.worker:prepare_process",
         run="orchestrator.worker:run_job",
         finish="orchestrator.worker:finish",
+        rest="orchestrator.worker:rest",
     )
     return executors.ProcessExecutor(lanes=lanes, entry=entry, settings=settings, targets=targets)
 

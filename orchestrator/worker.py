@@ -66,6 +66,11 @@ def prepare_process(settings: WorkerSettings) -> None:
     _printing.enter_context(logs.capture_output())
 
 
+def rest() -> None:
+    """Close the warm connections of a process without work: the server may have none left for others."""
+    _connections().close()
+
+
 def finish() -> None:
     """Close the warm connections of this process."""
     _connections().close()

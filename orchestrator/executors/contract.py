@@ -30,7 +30,7 @@ from sqlalchemy import URL
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors.protocol import Executor
 from orchestrator.executors.serving import Entry, JobCancelled
-from orchestrator.outcomes import FailureKind, Outcome, Status
+from orchestrator.outcomes import Failure, FailureKind, Outcome, Status
 from orchestrator.plans import Command, Job
 from orchestrator.tenants import Target, Tenant, Timeouts
 
@@ -99,6 +99,11 @@ def _cling(job: Job, detail: str) -> Outcome:
             continue
 
 
+def _crowd(job: Job, _detail: str) -> Outcome:
+    failure = Failure(kind=FailureKind.TRANSIENT, type="OperationalError", message="too many clients", crowded=True)
+    return job.outcome(Status.FAILED, failure=failure)
+
+
 def _answer(job: Job, detail: str) -> Outcome:
     return job.outcome(Status.UPGRADED, at=(str(os.getpid()), os.environ.get(detail, "")))
 
@@ -120,6 +125,7 @@ ACTIONS: Mapping[str, Callable[[Job, str], Outcome]] = {
     "nothing": _nothing,
     "wait": _wait,
     "cling": _cling,
+    "crowd": _crowd,
     "answer": _answer,
     "print": _print,
 }

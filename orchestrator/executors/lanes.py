@@ -146,6 +146,8 @@ class Lane:
     def outcome(self, said: Said, about: Any) -> Outcome:
         """The outcome of the errand, after DONE or RAISED."""
         errand = self._take()
+        if said is Said.DONE and about.failure and about.failure.crowded:
+            self.place = None  # it got no connection there, and one that has one goes first
         if self._ending and not (said is Said.DONE and about.status in DONE):
             return self._ended(errand)
         return about if said is Said.DONE else endings.raised(errand.job, *about, **errand.times())

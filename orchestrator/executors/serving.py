@@ -20,6 +20,9 @@ from orchestrator.redaction import first_line, scrub
 
 logger = logging.getLogger(__name__)
 
+#: seconds without a job after which a worker lets go of what it keeps for the next one
+IDLE = 2.0
+
 #: sent instead of a job: end the job in flight and leave
 CANCEL = b"cancel"
 
@@ -34,6 +37,8 @@ class Entry:
     run: str = "orchestrator.worker:run_job"
     #: once, without arguments, when the worker leaves in peace
     finish: str | None = "orchestrator.worker:finish"
+    #: without arguments, when no job has come for a while: others may need what it keeps
+    rest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,15 +145,17 @@ class _Server:
             self._say(Said.UNUSABLE, _named(error))
             return
         self._say(Said.READY)
-        while (job := self._next()) is not None:
+        while (job := self._next(order.entry.rest)) is not None:
             self._say(Said.BEGUN)
             self._say(*self._run(run, order.settings, job))
         if order.entry.finish:
             resolve(order.entry.finish)()
 
-    def _next(self) -> bytes | None:
+    def _next(self, rest: str | None) -> bytes | None:
         self._phase = _Phase.WAITING
         try:
+            if rest and not self._leaving and not self._pipe.poll(IDLE):
+                _rest(rest)
             data = None if self._leaving else self._pipe.recv_bytes()
         except (EOFError, OSError):
             return None
@@ -178,6 +185,13 @@ class _Server:
         except OSError:
             # The parent is gone; what this worker did stands in the target's own version table.
             self._leaving = True
+
+
+def _rest(name: str) -> None:
+    try:
+        resolve(name)()
+    except Exception:
+        logger.exception("letting go of what is kept for the next job failed")
 
 
 def _named(error: BaseException) -> tuple[str, str]:

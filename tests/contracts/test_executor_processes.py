@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -255,6 +256,11 @@ def refuse(settings: object) -> None:
     raise OrchestratorError("env.py of this project is broken: postgresql://app:s3cret@db/x")
 
 
+def rest() -> None:
+    Path(os.environ["ORCHESTRATE_TEST_RESTED"]).touch()
+    raise OSError("the connection is gone already")
+
+
 def die(settings: object) -> None:
     os._exit(9)
 
@@ -330,6 +336,28 @@ class TestLanes:
         first, _ = answer(executor, "b")
         assert first != second
         assert [answer(executor, name)[0] for name in ("y", "a", "x", "b")] == [second, first, second, first]
+
+    def test_a_worker_that_got_no_connection_is_not_taken_for_one_that_has_one(
+        self, opened: Any, barrier: Path
+    ) -> None:
+        executor = opened(*(make_target(name) for name in "abc"), lanes=2)
+        held = executor.submit(make_job("a", f"wait:{barrier}"))
+        wait_until(Path(f"{barrier}.a.runs").exists)
+        second, _ = answer(executor, "b")
+        barrier.touch()
+        held.result(PATIENCE)
+        assert executor.submit(make_job("c", "crowd")).result(PATIENCE).status is Status.FAILED
+        assert [answer(executor, name)[0] for name in "cab"] == [second] * 3
+
+    def test_a_worker_without_work_lets_go_of_what_it_keeps(
+        self, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ORCHESTRATE_TEST_RESTED", str(tmp_path / "rested"))
+        rest = "tests.contracts.test_executor_processes:rest"
+        executor = opened(entry=dataclasses.replace(SCRIPTED, rest=rest))
+        pid, _ = answer(executor, "acme")
+        wait_until((tmp_path / "rested").exists)
+        assert answer(executor, "acme")[0] == pid, "it works on, though letting go has failed"
 
     def test_a_job_of_an_unknown_target_fails(self, opened: Any) -> None:
         outcome = opened().submit(make_job("stranger")).result(PATIENCE)
