@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+from sqlalchemy import URL
 
 from orchestrator import Project
 from orchestrator.events import Event, JobDeferred
@@ -83,3 +86,32 @@ def test_a_worker_that_was_killed_is_replaced_and_its_job_resumed(folder: Path) 
     assert died.exists()
     assert sorted([len(acme), len(globex)]) == [1, 2]
     assert {outcome.at for outcome in report.outcomes} == {("r004",)}
+
+
+def test_a_server_with_too_few_connections_fails_nobody(tmp_path: Path, postgres_database: URL) -> None:
+    histories.write(tmp_path, size=3)
+    names = [f"t{number:02}" for number in range(24)]
+    role = f"few_{uuid.uuid4().hex[:8]}"
+    owner = sqlalchemy.create_engine(
+        postgres_database.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with owner.connect() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'few' CONNECTION LIMIT 3")
+        for name in names:
+            connection.exec_driver_sql(f"CREATE SCHEMA {name} AUTHORIZATION {role}")
+    url = owner.url.set(username=role, password="few").render_as_string(hide_password=False)
+    (tmp_path / "tenants.yaml").write_text(
+        f"version: 1\ndefaults: {{url: '{url}', schema: '{{tenant}}'}}\n"
+        f"tenants: {{{', '.join(f'{name}: ' for name in names)}}}\nstrategies: {{default: {{concurrency: 8}}}}\n"
+    )
+    try:
+        with Project.load(tmp_path / "alembic.ini") as project:
+            report = project.run(project.plan())
+    finally:
+        with owner.connect() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role} CASCADE")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        owner.dispose()
+    assert report.status is RunStatus.SUCCEEDED
+    assert {outcome.at for outcome in report.outcomes} == {("r003",)}
+    assert max(outcome.attempts for outcome in report.outcomes) > 1, "there was room for all of them"
