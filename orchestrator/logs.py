@@ -172,8 +172,10 @@ _DATA = re.compile(r"[\s|]*(DETAIL:|CONTEXT:|\[parameters: )")
 _NO_DATA = re.compile(r"[\s|]*(HINT:|\[SQL: |\(Background on|Traceback \(most|The above exc|During handling|File \")")
 #: values that MySQL and PostgreSQL quote in the first line already
 _QUOTED = re.compile(
-    r"(Duplicate entry |\bincorrect \w+ value: |invalid input syntax for type [^:\n]+: )"
-    r"('.*?'(?=[\s\"])|\".*?\"(?=\s|$))",
+    r"(Duplicate entry |\bincorrect \w+ value: |invalid input (?:syntax for type|value for enum) [^:\n]+: "
+    r"|field value out of range: |malformed \w+ literal: )"
+    # To the last quote: no server escapes those that a value holds.
+    r"('.*'(?= for (?:key|column|function) )|'.*'|\".*\")",
     re.IGNORECASE,
 )
 

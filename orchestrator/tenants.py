@@ -168,3 +168,11 @@ def keep_secret(url: URL, arguments: Mapping[str, Any] | None = None) -> None:
         remember(password)
     remember(*(_first(value) for key, value in url.query.items() if is_secretive(key)))
     remember_arguments(arguments or {})
+
+
+def is_cut_short(text: str) -> bool:
+    """Whether an @ that nobody escaped ends the password of this URL: what follows it is then taken for a place."""
+    _, _, place = text.partition("@")
+    address, _, query = place.partition("?")
+    stray = any("=" not in part for part in query.split("&")) and "@" in query
+    return not text.lower().startswith("sqlite") and ("@" in address or stray)

@@ -23,7 +23,6 @@ _LITERAL = re.compile(
 _LITERAL_OR_DOUBLE_QUOTED = re.compile(
     rf"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)|{_LITERAL.pattern}", re.IGNORECASE | re.DOTALL
 )
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
 
 def mask_statement(statement: str | None, *, double_quotes_hold_text: bool = False) -> str | None:
@@ -38,14 +37,11 @@ def mask_statement(statement: str | None, *, double_quotes_hold_text: bool = Fal
 
 
 def mask_message(message: str, *, keep: re.Pattern[str] | None = None) -> str:
-    """A message whose quoted parts are values: each becomes `'…'`, but for what `keep` matches."""
-    if keep is None:
-        return _QUOTED.sub("'…'", message)
-    kept = keep.search(message)
+    """A message whose quoted parts are values: they become `'…'`, but for what `keep` matches at its end."""
+    kept = keep.search(message) if keep is not None else None
     if kept is None:
-        return _QUOTED.sub("'…'", message)
-    head, tail = message[: kept.start()], message[kept.start() :]
-    return _hide_between_quotes(head) + tail
+        return _hide_between_quotes(message, "'\"")
+    return _hide_between_quotes(message[: kept.start()], "'") + message[kept.start() :]
 
 
 def shorten(text: str, limit: int) -> str:
@@ -53,7 +49,9 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _hide_between_quotes(text: str) -> str:
-    """Hide from the first quote to the last: a value may hold quotes of its own."""
-    first, last = text.find("'"), text.rfind("'")
-    return text if first < 0 else f"{text[:first]}'…'{text[last + 1 :] if last > first else ''}"
+def _hide_between_quotes(text: str, quotes: str) -> str:
+    """Hide from the first quote to the last, or to the end: no server escapes the quotes that a value holds."""
+    places = [place for place, character in enumerate(text) if character in quotes]
+    if not places:
+        return text
+    return f"{text[: places[0]]}'…'{text[places[-1] + 1 :] if len(places) > 1 else ''}"

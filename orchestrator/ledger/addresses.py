@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from orchestrator import round_trips
 from orchestrator.errors import LedgerError, SettingsError
-from orchestrator.tenants import keep_secret, server_of
+from orchestrator.tenants import is_cut_short, keep_secret, server_of
 
 #: seconds to wait for another writer of a SQLite ledger, or for a server to answer
 _BUSY_WAIT_S = 30
@@ -32,6 +32,8 @@ def parse(url: str | URL) -> URL:
         # The cause is left out: it may quote the URL.
         raise SettingsError(f"the ledger's URL cannot be used; {_REMEDY}") from None
     keep_secret(parsed)
+    if isinstance(url, str) and is_cut_short(url):
+        raise SettingsError("an @ stands in the host of the ledger's URL; write an @ of its password as %40")
     backend = parsed.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
         raise SettingsError(f"a ledger lives in SQLite or PostgreSQL, not in {backend}; {_REMEDY}")

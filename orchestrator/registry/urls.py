@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from orchestrator.databases import synchronous
 from orchestrator.registry.problems import Mistake, nearest
 from orchestrator.registry.variables import Fill, Part, Template
-from orchestrator.tenants import keep_secret
+from orchestrator.tenants import is_cut_short, keep_secret
 
 KNOWN_BACKENDS = ("postgresql", "mysql", "mariadb", "sqlite")
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
@@ -71,6 +71,10 @@ def fill_url(template: Template, fill: Fill) -> URL:
 
 def parse_url(text: str) -> URL:
     """A URL from text; the error does not echo it."""
+    if is_cut_short(text):
+        raise Mistake(
+            "an @ stands in the host of the URL", "write an @ of the password as %40, or the password as ${VAR}"
+        )
     try:
         return make_url(text)
     except (ArgumentError, ValueError, TypeError):
