@@ -81,18 +81,15 @@ class Replay:
         self.at = 0
         #: rows were read since the last commit, so that what follows may depend on them
         self.has_read = False
-        #: the revision looked at what there is, and may decide by itself
+        #: the revision looked at what there is since the last entry that it met, and may decide by itself
         self.has_looked = False
+        #: the commit that has to come, or else what was left out in trust of it was left out wrongly
+        self._promised: int | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether everything that was done is behind us."""
         return self.at >= len(self.entries)
-
-    @property
-    def stopped_at(self) -> Entry | None:
-        """The last thing that the earlier try is known to have begun."""
-        return self.entries[-1] if self.entries else None
 
     def look(self, *, at_catalog: bool) -> None:
         """The revision reads something."""
@@ -104,25 +101,23 @@ class Replay:
     def meet_data(self, digest: str) -> Entry | None:
         """The entry that makes a change of rows superfluous, None when it has yet to run.
 
-        Whatever stands before a commit was committed with it; so a statement that reads differently the second time,
-        by a random or the present time, is the one that was, unless it may come from reading what was changed since.
+        Whatever stands before a commit was committed with it. So a statement that reads differently the second time,
+        by a random name or the present time, is the one that was, provided that the same commit follows.
         """
         if self.is_over:
             return None
         boundary = self._boundary()
-        for index in range(self.at, boundary + 1):
+        last = len(self.entries) - 1 if self.has_looked else boundary
+        for index in range(self.at, last + 1):
             entry = self.entries[index]
-            if entry.is_data and entry.digest == digest:
+            if entry.kind is not EntryKind.DEFINITION and entry.digest == digest:
                 self._pass(index)
                 return entry
-        closing = self.entries[boundary]
-        if closing.kind in (EntryKind.ALONE, EntryKind.COMMIT) and self.has_read:
-            raise Strayed("changes other rows than the first time, after reading what the first time has changed")
-        entry = self.entries[self.at]
-        if not entry.is_data:
-            return NOTHING
-        self._pass(self.at)
-        return entry
+        if self.has_looked and not any(entry.is_data for entry in self.entries[self.at :]):
+            # What is left are definitions, and the revision has seen that they are there.
+            self.at = len(self.entries)
+            return None
+        return self._trust(boundary)
 
     def meet_definition(self, digest: str) -> Entry | None:
         """The entry of a definition, done or not; None when it was never begun."""
@@ -130,10 +125,7 @@ class Replay:
 
     def meet_other(self, digest: str) -> Entry | None:
         """The entry of a statement that nobody can judge; None when it was never begun."""
-        entry = self._meet(digest, EntryKind.OTHER)
-        if entry is not None and entry.state is not State.DONE:
-            raise Strayed("may have been done in part, and nobody can tell")
-        return entry
+        return self._meet(digest, EntryKind.OTHER)
 
     def meet_commit(self) -> bool:
         """Whether an earlier try has got over this commit already."""
@@ -144,6 +136,11 @@ class Replay:
             self._pass(boundary)
             self.has_read = False
         return True
+
+    def finish(self) -> None:
+        """The revision is at its end."""
+        if self._promised is not None:
+            raise Strayed("comes before what the first try did next, and without that nobody can tell what was done")
 
     def _meet(self, digest: str, kind: EntryKind) -> Entry | None:
         for index in range(self.at, len(self.entries)):
@@ -156,8 +153,30 @@ class Replay:
             return None
         raise Strayed("is not what the first try did at this place")
 
+    def _trust(self, boundary: int) -> Entry:
+        """Take a statement that reads differently for the next one that was committed."""
+        closing, entry = self.entries[boundary], self.entries[self.at]
+        alone = closing.kind is EntryKind.ALONE
+        if (self.has_read and (alone or closing.kind is EntryKind.COMMIT)) or (self.has_looked and alone):
+            raise Strayed("changes other rows than the first time, after reading what the first time has changed")
+        if self.has_looked and self.at == boundary:
+            raise Strayed("is not what the first try did at this place")
+        if alone:
+            self._pass(self.at)
+            return entry
+        self._promised = boundary
+        if not entry.is_data:
+            return NOTHING
+        self.at += 1
+        return entry
+
     def _pass(self, index: int) -> None:
+        if self._promised is not None and index >= self._promised:
+            if index > self._promised:
+                self.finish()
+            self._promised = None
         self.at = index + 1
+        self.has_looked = False
 
     def _boundary(self) -> int:
         """The next entry that committed what stands before it; data without one was committed by its own."""

@@ -35,6 +35,8 @@ class Policy:
     is_refusal: Callable[[BaseException], bool]
     #: whether the server did not even begin with a statement
     is_misunderstanding: Callable[[BaseException], bool]
+    #: whether the server refused a statement because no transaction may hold it
+    wants_no_transaction: Callable[[BaseException], bool]
     #: what the object of a definition looks like now, None where that cannot be told
     probe: Callable[[JournalTable, Statement], str | None]
     #: whether a definition would be there twice, without an error, if it ran twice
@@ -163,6 +165,7 @@ MYSQL = Policy(
     says_already=_mysql_says_already,
     is_refusal=_mysql_is_refusal,
     is_misunderstanding=lambda error: _mysql_number(error) in _MYSQL_NOT_BEGUN,
+    wants_no_transaction=_never,
     probe=_mysql_probe,
     repeats_silently=lambda statement: _MYSQL_NAMELESS.search(statement.bare) is not None,
     is_unjudgeable=_mysql_is_unjudgeable,
@@ -209,6 +212,7 @@ POSTGRESQL = Policy(
     says_already=_postgresql_says_already,
     is_refusal=lambda error: _sqlstate(error)[:2] not in ("", "08", "57"),
     is_misunderstanding=_never,
+    wants_no_transaction=lambda error: _sqlstate(error) in ("25001", "2D000"),
     probe=_no_probe,
     repeats_silently=_never,
     is_unjudgeable=_never,
@@ -232,6 +236,7 @@ SQLITE = Policy(
     says_already=_never_of,
     is_refusal=_never,
     is_misunderstanding=_never,
+    wants_no_transaction=_never,
     probe=_no_probe,
     repeats_silently=_never,
     is_unjudgeable=_never,

@@ -102,11 +102,11 @@ class Recording:
         """True when the statement was taken care of, False when SQLAlchemy is to send it."""
         if self.is_closed or context.root_connection is not self._connection:
             return False
-        if self._moves_version(context):
-            return self._close(run)
         statement = statements.read(text, self._policy.dialect)
-        digest = hashlib.sha256(f"{text}\0{parameters!r}".encode(errors="surrogatepass")).hexdigest()
         try:
+            if self._moves_version(context):
+                return self._close(run)
+            digest = hashlib.sha256(f"{text}\0{parameters!r}".encode(errors="surrogatepass")).hexdigest()
             return self._dispatch(statement, digest, cursor, context, run)
         except Strayed as strayed:
             raise self._refuse(statement, strayed) from None
@@ -116,7 +116,7 @@ class Recording:
         if kind is StatementKind.READ:
             self._replay.look(at_catalog=statement.looks_at_catalog)
         elif kind is StatementKind.ROLLBACK:
-            self._unwritten.clear()
+            self._give_up()
         elif kind is StatementKind.COMMIT:
             self._pass_commit()
         elif kind is not StatementKind.SESSION:
@@ -162,19 +162,23 @@ class Recording:
         if done is not None:
             return done
         if self._commits_by_itself():
-            self._change_alone(statement, digest, context, run)
-            return None
+            return self._change_alone(statement, digest, context, run)
         run()
         self._unwritten.append(self._answered(self._entry(EntryKind.DATA, digest, statement.summary), context))
         return None
 
-    def _change_alone(self, statement: Statement, digest: str, context: Any, run: Run) -> None:
-        if not self._policy.form.transactional:
-            self._table.make()
-        with self._transaction():
-            run()
-            entry = self._answered(self._entry(EntryKind.ALONE, digest, statement.summary), context)
-            self._write([entry])
+    def _change_alone(self, statement: Statement, digest: str, context: Any, run: Run) -> Entry | None:
+        """Rows, on a connection that commits each statement: in a transaction with their entry, if one will hold it."""
+        try:
+            with self._transaction():
+                run()
+                entry = self._answered(self._entry(EntryKind.ALONE, digest, statement.summary), context)
+                self._write([entry])
+        except Exception as error:
+            if not self._policy.wants_no_transaction(error):
+                raise
+            return self._take_a_chance(statement, digest, run)
+        return None
 
     def _define(self, statement: Statement, digest: str, run: Run) -> Entry | None:
         """A definition: announced before it runs, since by itself it commits the announcement first."""
@@ -247,6 +251,7 @@ class Recording:
 
     def _close(self, run: Run) -> bool:
         """The version moves: the entries go with it, in one transaction."""
+        self._replay.finish()
         self.is_closed = True
         self._unwritten.clear()
         if not self._is_written:
@@ -265,7 +270,11 @@ class Recording:
             self._pass_commit()
 
     def _rollback(self, _connection: Connection) -> None:
+        self._give_up()
+
+    def _give_up(self) -> None:
         self._unwritten.clear()
+        self._table.rolled_back()
 
     def _pass_commit(self) -> None:
         if not self._replay.meet_commit() and self._unwritten:
@@ -317,6 +326,7 @@ class Recording:
             # Whatever the failure was, it is the one to report.
             with contextlib.suppress(Exception):
                 self._table.run("ROLLBACK")
+            self._give_up()
             raise
         self._table.run("COMMIT")
 

@@ -142,8 +142,13 @@ class JournalTable:
             (self.version_table, mark.revision, entry.position),
         )
 
+    def rolled_back(self) -> None:
+        """The transaction is gone, and with it the table, if that was made in it."""
+        self.is_present = self.is_present and not self._form.transactional
+
     def clear(self) -> None:
         """Take all of this chain's entries out; where that leaves no trace in a transaction, the table as well."""
+        self.make()
         self.run(f"DELETE FROM {self._sql_name} WHERE version_table = {self._form.placeholder}", (self.version_table,))  # noqa: S608
         if self._form.transactional and not self.run(f"SELECT 1 FROM {self._sql_name} LIMIT 1"):  # noqa: S608 - quoted
             self.run(f"DROP TABLE {self._sql_name}")

@@ -9,6 +9,7 @@ import re
 
 #: texts longer than this are cut before they are looked at: nobody writes a verb after a megabyte of values
 _LOOKED_AT = 1_000_000
+_REMEMBERED = 5_000
 _SUMMARY = 90
 
 _STRING = r"'(?:[^'\\]|\\.|'')*+'" + r'|"(?:[^"\\]|\\.|"")*+"'
@@ -98,9 +99,12 @@ class Statement:
     looks_at_catalog: bool = False
 
 
-@functools.lru_cache(maxsize=512)
 def read(text: str, dialect: Dialect) -> Statement:
-    """What the text says."""
+    """What the text says; short ones are remembered, since a fleet runs the same ones again and again."""
+    return _remembered(text, dialect) if len(text) <= _REMEMBERED else _read(text, dialect)
+
+
+def _read(text: str, dialect: Dialect) -> Statement:
     bare = strip(text, dialect)
     kind = _KINDS[dialect](bare)
     return Statement(
@@ -110,6 +114,9 @@ def read(text: str, dialect: Dialect) -> Statement:
         summary=_summary(bare),
         looks_at_catalog=kind is StatementKind.READ and _CATALOG.search(bare) is not None,
     )
+
+
+_remembered = functools.lru_cache(maxsize=512)(_read)
 
 
 def strip(text: str, dialect: Dialect) -> str:

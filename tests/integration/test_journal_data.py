@@ -132,8 +132,9 @@ def _closed_connections() -> Iterator[None]:
     worker.finish()
 
 
-@pytest.mark.parametrize("how", ["kill", "raise"])
-@pytest.mark.parametrize("name", REVISIONS)
+@pytest.mark.parametrize(
+    ("name", "how"), [*((name, "kill") for name in REVISIONS), *((name, "raise") for name in ("uuid", "key", "commit"))]
+)
 def test_data_is_changed_once_whatever_it_is_made_of(
     tmp_path: Path, mariadb_database: URL, monkeypatch: pytest.MonkeyPatch, name: str, how: str
 ) -> None:
