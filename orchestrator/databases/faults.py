@@ -384,12 +384,12 @@ SQLITE: Mapping[str, Fault] = {
 }
 #: SQLite says 1 for everything that is wrong with a statement
 SQLITE_PHRASES: tuple[Phrase, ...] = (
+    phrase(r"error in (?:view|trigger|index)", "1", DEPENDED),
     phrase(r"already exists|duplicate column name", "1", EXISTS),
     phrase(r"no such (?:table|column|index|view|trigger)|has no column named", "1", MISSING),
     phrase(r"syntax error|incomplete input|unrecognized token", "1", SYNTAX),
     phrase(r"Cannot add a NOT NULL column|may not be NULL", "1", NULLS),
     phrase(r"within a transaction", "1", IN_TRANSACTION),
-    phrase(r"error in (?:view|trigger)", "1", DEPENDED),
 )
 
 #: Alembic's own, which carry no code
