@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: demo test check bench build services docs acceptance constraints clean help
+.PHONY: demo test check bench soak build services docs acceptance constraints clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -46,6 +46,12 @@ acceptance: $(VENV)/.development services ## someone else's history on a fleet o
 
 bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas, against the floor and plain Alembic
 	python -m benchmarks.fleet
+
+# HARNESS=kills|points|states ENGINE=postgresql|mariadb|sqlite|all KILLS=200 SEED=1 TENANTS=60 SERVER=1 EVERY=1 EXAMPLES=200
+soak: $(VENV)/.development services ## kill it at random moments, or everywhere; docs/explanation/reliability.md
+	python -m tests.soak $(or $(HARNESS),kills) $(if $(ENGINE),--engine $(ENGINE)) $(if $(KILLS),--kills $(KILLS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TENANTS),--tenants $(TENANTS)) $(if $(SERVER),--server) \
+	  $(if $(EVERY),--every $(EVERY)) $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 build: $(VENV)/.development ## wheel and source distribution
 	@rm -rf dist

@@ -30,7 +30,7 @@ UPGRADE = ("upgrade", "--all")
 #: of a hundred kills, beside those of the orchestrator
 _WORKERS, _GROUPS = 20, 20
 #: how likely a `resume` is killed as well, and how often in a row
-_AGAIN, _ROW = 0.35, 5
+AGAIN, _ROW = 0.35, 5
 #: how long a killed server stays away, in seconds
 _AWAY = (1.0, 4.0)
 
@@ -103,9 +103,10 @@ class Reader:
 class Series:
     """Kills of one fleet."""
 
-    def __init__(self, ground: Ground, seed: int, server: Mortal | None = None) -> None:
+    def __init__(self, ground: Ground, seed: int, server: Mortal | None = None, *, again: float = AGAIN) -> None:
         self._ground = ground
         self._seed = seed
+        self._again = again
         self._server = server
         self._duration = 0.0
         #: commands of this series, whose processes must all be gone in the end
@@ -138,7 +139,7 @@ class Series:
             kills = 1
             last = time.monotonic()
             done = self._wait(running, problems)
-            while done.exit_status != 0 and kills <= _ROW and chance.random() < _AGAIN:
+            while done.exit_status != 0 and kills <= _ROW and chance.random() < self._again:
                 again = self._start(*RESUME)
                 time.sleep(chance.uniform(0, self._duration))
                 again.kill(chance.choice([Victim.ORCHESTRATOR, Victim.GROUP]), chance)

@@ -41,8 +41,8 @@ class Mortal:
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
         os.kill(self.pid, signal.SIGKILL)
-        if self.process is not None:
-            self.process.wait()
+        # Nobody starts where somebody of that number, a zombie even, still stands.
+        os.waitpid(self.pid, 0) if self.process is None else self.process.wait()
 
     def start(self, seconds: float = 60) -> None:
         """Start it again; whatever still holds the old one's memory or files is waited for."""

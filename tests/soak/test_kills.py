@@ -1,0 +1,37 @@
+"""The short form of the random kills; the long form is `make soak`."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.soak import grounds, kills
+from tests.soak.mortals import mortal
+
+_SEED = 20261122
+
+
+@pytest.mark.parametrize("engine", grounds.ENGINES)
+def test_whoever_is_killed_the_fleet_gets_there(engine: str) -> None:
+    verdicts: list[kills.Verdict] = []
+    with grounds.ground(engine, grounds.Size(tenants=12, revisions=6)) as ground:
+        series = kills.Series(ground, _SEED, again=0.9)
+        series.measure(runs=1)
+        while sum(verdict.kills for verdict in verdicts) < 12:
+            verdicts.append(series.kill(len(verdicts) + 1))
+
+    assert [verdict for verdict in verdicts if verdict.problems] == []
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_a_killed_server_comes_back_to_the_right_fleet(engine: str) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(mortal(engine))
+        ground = stack.enter_context(grounds.ground(engine, grounds.Size(tenants=12, revisions=6), server.url))
+        series = kills.Series(ground, _SEED, server)
+        series.measure(runs=1)
+        verdict = series.kill(1)
+
+    assert verdict.problems == []
+    assert verdict.victim == "server"
