@@ -23,6 +23,8 @@ from orchestrator.plans import Command, Route
 
 #: width of `version_num` in the version table that Alembic creates
 LONGEST_REVISION = 32
+#: names in a revision file whose values are texts
+_TEXTS = frozenset({"revision", "down_revision", "branch_labels", "depends_on"})
 _RELATIVE = re.compile(r"^(?:.+)?[+-]\d+$")
 
 
@@ -35,6 +37,7 @@ class Scripts:
         self.directory = _load(config)
         self._nodes = {script.revision: script for script in self.directory.walk_revisions()}
         self._check_lengths()
+        self._check_functions()
         self.route = functools.lru_cache(maxsize=None)(self._route)
 
     @property
@@ -177,6 +180,12 @@ class Scripts:
                     f"{LONGEST_REVISION}: give it a shorter id"
                 )
 
+    def _check_functions(self) -> None:
+        """Alembic looks for them when it comes to the revision, with the targets' databases open."""
+        for script in self._nodes.values():
+            if not callable(getattr(script.module, "upgrade", None)):
+                raise ScriptsError(f"{script.path} has no function `upgrade`; no tenant can be taken past it")
+
 
 def load_config(path: Path, section: str, x: Sequence[str] = ()) -> Config:
     """Alembic's configuration for one section, with `-x` as its command line would give it."""
@@ -222,8 +231,24 @@ def _load(config: Config) -> ScriptDirectory:
         warnings.filterwarnings("error", message="Revision .* is present more than once")
         warnings.filterwarnings("ignore", message="Revision .* referenced from .* is not present")
         directory = ScriptDirectory.from_config(config)
-        directory.get_heads()
+        try:
+            directory.get_heads()
+        except TypeError as error:
+            raise ScriptsError(_ill_typed(directory) or f"[{config.config_ini_section}]: {error}") from error
         return directory
+
+
+def _ill_typed(directory: ScriptDirectory) -> str | None:
+    """Where a revision says with something else than text what it is or follows; Alembic does not say."""
+    for path in sorted(file for folder in directory._version_locations for file in Path(folder).glob("*.py")):
+        for node in ast.parse(path.read_bytes()).body:
+            name = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            value = getattr(node, "value", None)
+            if not isinstance(name, ast.Name) or name.id not in _TEXTS or not isinstance(value, ast.Constant):
+                continue
+            if not isinstance(value.value, str | None):
+                return f"{path}:{node.lineno}: `{name.id}` is {value.value!r}; it has to be text, put it in quotes"
+    return None
 
 
 @contextmanager
