@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
 from tests.services import session
 from tests.soak import crash_points, grounds, kills
 from tests.soak.launching import launcher
 from tests.soak.mortals import mortal
+from tests.soak.states import FleetMachine
 
 #: where what was found is kept; a soak that was stopped goes on from it
 RESULTS = Path(__file__).parents[2] / "build" / "soak"
@@ -44,6 +49,10 @@ def _arguments() -> argparse.Namespace:
     points.add_argument("--tenants", type=int, default=3)
     points.add_argument("--every", type=int, default=1)
     points.add_argument("--scenario", action="append", choices=[each.name for each in crash_points.SCENARIOS])
+    states = harnesses.add_parser("states", help="anything in any order, on SQLite")
+    states.set_defaults(harness=_states, engine="sqlite")
+    states.add_argument("--examples", type=int, default=200)
+    states.add_argument("--seed", type=int, default=1)
     for each in (random, points):
         each.add_argument("--engine", choices=[*grounds.ENGINES, "all"], default="all")
     return parser.parse_args()
@@ -82,6 +91,21 @@ def _points(asked: argparse.Namespace, engine: str) -> int:
         )
         wrong += bad
     return int(wrong > 0)
+
+
+def _states(asked: argparse.Namespace, engine: str) -> int:
+    """Every example is a fleet of its own; the first wrong one is made as short as possible, and told."""
+    began = time.monotonic()
+    wanted = settings(
+        max_examples=asked.examples, stateful_step_count=40, deadline=None, database=None, print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    with launcher() as commands, launcher() as others:
+        machine = seed(asked.seed)(functools.partial(FleetMachine, commands, others))
+        run_state_machine_as_test(machine, settings=wanted)
+        steps = FleetMachine.steps
+    print(f"states, seed {asked.seed}: {asked.examples} fleets, {steps} steps, {time.monotonic() - began:.0f} s")
+    return 0
 
 
 def _told(

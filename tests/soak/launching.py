@@ -12,6 +12,8 @@ import importlib
 import json
 import os
 import pkgutil
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,15 +32,18 @@ _DRIVERS = ("psycopg", "pymysql", "sqlite3", "concurrent_log_handler", "alembic.
 class Launcher:
     """Runs one command after another; not for two threads at once."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._pid = 0
 
     def orchestrate(self, project: Project, *arguments: str, failpoint: str = "", exit_status: int | None = 0) -> Done:
         """Run `orchestrate` in the project's folder; None accepts every exit status."""
-        return self._wait(self.start(project, *arguments, failpoint=failpoint), arguments, exit_status)
+        done = self.wait(self.start(project, *arguments, failpoint=failpoint), arguments)
+        assert exit_status is None or done.exit_status == exit_status, f"{done}"
+        return done
 
     def start(self, project: Project, *arguments: str, failpoint: str = "") -> Path:
-        """Send the request; `_wait` collects the answer."""
+        """Start it, in a process of its own; `wait` has to follow. Returns the folder with what it says."""
         output = Path(tempfile.mkdtemp(prefix="orchestrate-soak-"))
         request = {
             "arguments": arguments,
@@ -48,22 +53,34 @@ class Launcher:
             "output": str(output),
         }
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
+        self._pid = int(self._answer())
         return output
 
-    def _wait(self, output: Path, arguments: tuple[str, ...], exit_status: int | None) -> Done:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        assert answer, "the launcher itself has ended"
+    def kill(self) -> None:
+        """SIGKILL for the command that runs now."""
+        os.kill(self._pid, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether the command that was started has ended."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    def wait(self, output: Path, arguments: tuple[str, ...]) -> Done:
+        """What it did."""
+        answer = self._answer()
         texts = []
         for name in ("out", "err"):
             texts.append((output / name).read_text())
             (output / name).unlink()
         output.rmdir()
-        done = Done(command=("orchestrate", *arguments), exit_status=int(answer), output=texts[0], errors=texts[1])
-        assert exit_status is None or done.exit_status == exit_status, f"{done}"
-        return done
+        return Done(command=("orchestrate", *arguments), exit_status=int(answer), output=texts[0], errors=texts[1])
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        assert answer, "the launcher itself has ended"
+        return answer.decode()
 
 
 @contextlib.contextmanager
@@ -75,7 +92,7 @@ def launcher() -> Iterator[Launcher]:
         env={**os.environ, failpoints.VARIABLE: "0:off"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # so that `select` sees each line that was not asked for yet
     )
     try:
         yield Launcher(process)
@@ -88,13 +105,14 @@ def launcher() -> Iterator[Launcher]:
 
 
 def main() -> None:
-    """Answer each line on standard input, a request, with the exit status of the command."""
+    """Answer each line on standard input, a request, with the id of the command's process, then its exit status."""
     _import_everything()
     for line in sys.stdin:
         child = os.fork()
         if not child:
             _become(json.loads(line))
             return
+        print(child, flush=True)
         status = os.waitpid(child, 0)[1]
         print(os.waitstatus_to_exitcode(status), flush=True)
 
