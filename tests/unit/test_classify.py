@@ -98,6 +98,24 @@ def test_mysql_numbers(number: int, text: str, kind: str) -> None:
     assert failure.advice
 
 
+@pytest.mark.parametrize(
+    ("number", "text", "kind"),
+    [
+        (1045, "Access denied for user 'app'@'10.0.0.9' (using password: YES)", "permanent"),
+        (1226, "User 'app' has exceeded the 'max_user_connections' resource (current value: 1)", "transient"),
+        (2002, "Can't connect to server on 'db' (115)", "server"),
+        (2005, "Unknown server host 'nowhere' (-2)", "permanent"),
+        (2013, "Lost connection to server during query", "ambiguous"),
+    ],
+)
+def test_mysqlclient_is_read_like_pymysql(number: int, text: str, kind: str) -> None:
+    """Its exceptions hold the number and the text as PyMySQL's do, and it has numbers of its own for connecting."""
+    shape = type("OperationalError", (Exception,), {"__module__": "MySQLdb"})
+    failure = databases.classify(OperationalError(None, None, shape(number, text)), MYSQL)
+    assert (failure.code, failure.kind.value, failure.message) == (str(number), kind, text)
+    assert failure.crowded is (number == 1226)
+
+
 def test_mysql_says_which_host_it_could_not_find() -> None:
     text = "Can't connect to MySQL server on 'nowhere' ([Errno -2] Name or service not known)"
     failure = databases.classify(pymysql.err.OperationalError(2003, text), MYSQL)
