@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
-from orchestrator.rollout.backlog import Budget
+from orchestrator.rollout.backlog import Budget, is_server_down
 
 #: statuses that a later `resume` of the same run takes up
 LEFT = frozenset({Status.NOT_STARTED, Status.DEFERRED, Status.LOST})
@@ -99,16 +99,17 @@ def remaining(past: Past, is_due: Callable[[Job], bool], late: Sequence[Job] = (
 
 def barrier(plan: Plan) -> str | None:
     """Why a run would halt before it starts anything, because of what failed before; None when it would not."""
-    for outcome in plan.settled:
+    settled = [outcome for outcome in plan.settled if not is_server_down(outcome)]
+    for outcome in settled:
         failure = outcome.failure if outcome.status in FAILING else None
         if failure is not None and failure.kind is FailureKind.RUN and plan.max_failures is not None:
             return f"every target would fail like {outcome.target}: {failure.message}"
     budgets = [Budget("the run", plan.max_failures)]
-    for outcome in plan.settled:
+    for outcome in settled:
         budgets[0].add(outcome)
     for wave in plan.waves:
         budgets.append(Budget(f"wave {wave.name}", wave.max_failures))
-        for outcome in plan.settled:
+        for outcome in settled:
             if outcome.wave == wave.name:
                 budgets[-1].add(outcome)
     return next((text for text in (budget.overdraft() for budget in budgets) if text), None)

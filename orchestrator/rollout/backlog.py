@@ -12,6 +12,12 @@ from orchestrator.rollout.delays import Delays
 from orchestrator.rollout.servers import FILES, Servers
 
 
+def is_server_down(outcome: Outcome) -> bool:
+    """Whether a target failed with its whole server; it halts nothing while other servers have work to do."""
+    failure = outcome.failure
+    return outcome.server != FILES and failure is not None and failure.kind is FailureKind.SERVER
+
+
 class Budget:
     """Failures so far against how many are tolerated; a server that is down counts once."""
 
@@ -24,8 +30,8 @@ class Budget:
         """Count the outcome if it is a failure."""
         if outcome.status not in FAILING:
             return
-        down = outcome.server != FILES and outcome.failure and outcome.failure.kind is FailureKind.SERVER
-        self._counted.setdefault(f"server {outcome.server}" if down else f"target {outcome.target}", outcome)
+        key = f"server {outcome.server}" if is_server_down(outcome) else f"target {outcome.target}"
+        self._counted.setdefault(key, outcome)
 
     def overdraft(self) -> str | None:
         """What to say when the failures exceed the limit, None while they do not."""

@@ -16,7 +16,7 @@ from orchestrator.ledger.protocol import Ledger
 from orchestrator.outcomes import DONE, FAILING, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Job, Plan, Wave
 from orchestrator.rollout.answers import answer_of, bar
-from orchestrator.rollout.backlog import Backlog, Budget
+from orchestrator.rollout.backlog import Backlog, Budget, is_server_down
 from orchestrator.rollout.conclusions import AHEAD, Conclusion, Halt, HaltCause, Left, conclude
 from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.retrials import Again, Retrials
@@ -103,7 +103,8 @@ class Rollout:
         """Do it all."""
         self._stop.subscribe(lambda: self._inbox.put(None))
         for outcome in self._plan.settled:
-            self._judge(outcome)
+            if not is_server_down(outcome):
+                self._judge(outcome)
         for wave in self._plan.waves:
             self._receive_all()
             if self._halted:

@@ -216,12 +216,12 @@ class TestBudget:
         plan = a_plan(a_wave("a", "b", concurrency=1), settled=[an_outcome("z", status)])
         assert statuses(drive(plan, a=status).end())["b"] == "upgraded"
 
-    def test_a_server_that_is_down_counts_once(self) -> None:
+    def test_a_server_that_is_down_from_the_start_keeps_no_other_from_its_work(self) -> None:
         down = a_failure(FailureKind.SERVER, code="2003")
-        settled = [an_outcome(name, Status.FAILED, failure=down) for name in ("x", "y", "z")]
-        conclusion = drive(a_plan("a", settled=settled, max_failures=1)).end()
+        settled = [an_outcome("x", Status.FAILED, failure=down, wave=None)]
+        conclusion = drive(a_plan("a", settled=settled, max_failures=0)).end()
         assert statuses(conclusion)["a"] == "upgraded"
-        assert statuses(drive(a_plan("a", settled=settled, max_failures=0)).end())["a"] == "not_started"
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.FAILED, ExitCode.FAILURES)
 
     def test_what_is_in_flight_ends(self) -> None:
         driven = Drive(a_plan(a_wave("a", "b", "c", concurrency=2))).start()
