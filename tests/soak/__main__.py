@@ -43,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     random.add_argument("--kills", type=int, default=200)
     random.add_argument("--seed", type=int, default=1)
     random.add_argument("--tenants", type=int, default=60)
+    random.add_argument("--autocommit", action="store_true", help="with a revision that leaves its transaction")
     random.add_argument("--server", action="store_true", help="kill the database server instead")
     points = harnesses.add_parser("points", help="SIGKILL at every place of every command")
     points.set_defaults(harness=_points)
@@ -61,8 +62,9 @@ def _arguments() -> argparse.Namespace:
 def _kills(asked: argparse.Namespace, engine: str) -> int:
     if asked.server and engine == "sqlite":
         return 0
-    name = f"{engine}-{asked.tenants}{'-server' if asked.server else ''}-seed{asked.seed}"
-    size = grounds.Size(tenants=asked.tenants, revisions=8)
+    variant = ("-server" if asked.server else "") + ("-autocommit" if asked.autocommit else "")
+    name = f"{engine}-{asked.tenants}{variant}-seed{asked.seed}"
+    size = grounds.Size(tenants=asked.tenants, revisions=8, autocommit=asked.autocommit)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(mortal(engine)) if asked.server else None
         ground = stack.enter_context(grounds.ground(engine, size, server.url if server else None))
@@ -78,7 +80,7 @@ def _points(asked: argparse.Namespace, engine: str) -> int:
     for scenario in crash_points.SCENARIOS:
         if asked.scenario and scenario.name not in asked.scenario:
             continue
-        size = grounds.Size(tenants=asked.tenants, revisions=8, starts=(0, 3, 1))
+        size = grounds.Size(tenants=asked.tenants, revisions=8, starts=(0, 3, 1), autocommit=True)
         with grounds.ground(engine, size) as ground, launcher() as commands:
             began = time.monotonic()
             stage = crash_points.Stage(ground=ground, launcher=commands)

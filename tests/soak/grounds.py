@@ -34,6 +34,13 @@ class Size:
     tenants: int
     revisions: int = 6
     starts: Sequence[int] = (0, 0, 3, 0, 1)
+    #: one more revision at the end, which leaves its transaction to build an index
+    autocommit: bool = False
+
+    @property
+    def ids(self) -> list[str]:
+        """All revisions."""
+        return histories.revision_ids(self.revisions) + (["c001"] if self.autocommit else [])
 
 
 class Ground(abc.ABC):
@@ -43,7 +50,10 @@ class Ground(abc.ABC):
         self.size = size
         self.folder = folder / "project"
         self.folder.mkdir(parents=True)
-        self.starter = histories.Starter(histories.write(self.folder, size=size.revisions))
+        config = histories.write(self.folder, size=size.revisions)
+        if size.autocommit:
+            histories.add_autocommit(self.folder, f"r{size.revisions:03d}")
+        self.starter = histories.Starter(config)
         self.members = tuple(
             fleets.Member(
                 name=f"t{number:03d}",
@@ -108,7 +118,9 @@ class Ground(abc.ABC):
 
     def expected(self) -> list[checker.Expected]:
         """Every tenant at head."""
-        return [member.expected(self.size.revisions) for member in self.members]
+        ids = self.size.ids
+        at_head = (member.expected(self.size.revisions) for member in self.members)
+        return [dataclasses.replace(expected, heads=ids[-1:], markers=ids) for expected in at_head]
 
     def wrong(self, expected: Sequence[checker.Expected]) -> list[str]:
         """What the checker says."""

@@ -172,7 +172,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(which=_WHICH)
     def upgrade_one(self, which: int) -> None:
         name = self._name(which)
-        done = self._run("upgrade", "-t", name)
+        done = self._run("upgrade", "-t", name, "--accept-shrink")
         self._observe([name])
         assert done.exit_status == int(self._is_poisoned(self.tenants[name])), f"{done}"
 
@@ -224,7 +224,7 @@ class FleetMachine(RuleBasedStateMachine):
         tenant = self.tenants[name]
         if not tenant.version or tenant.version >= self.head:
             return
-        done = self._run("stamp", _revision(tenant.version + 1), "-t", name, "--yes")
+        done = self._run("stamp", _revision(tenant.version + 1), "-t", name, "--yes", "--accept-shrink")
         assert done.exit_status == 0, f"{done}"
         tenant.version, tenant.moved = tenant.version + 1, False
 
@@ -272,9 +272,13 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def ledger_claims_no_more_than_there_is(self) -> None:
         book = ledgers.read(self._folder)
+        # Where an intent has no outcome the ledger says that it does not know.
+        unknown = {target for _, target in book.unsettled} if book is not None else set()
         for name, claim in book.claims.items() if book is not None else ():
             tenant = self.tenants.get(name)
-            if tenant is not None and claim.status in ledgers.CLAIMS and not tenant.moved:
+            if tenant is None or tenant.moved or name in unknown:
+                continue
+            if claim.status in ledgers.CLAIMS:
                 assert claim.at == self._heads(name), f"{claim}, but {name} is at {tenant.version}"
 
     # How
