@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: demo test check bench soak build services docs acceptance constraints clean help
+.PHONY: demo test check bench soak faults build services docs acceptance constraints clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -52,6 +52,10 @@ soak: $(VENV)/.development services ## kill it at random moments, or everywhere;
 	python -m tests.soak $(or $(HARNESS),kills) $(if $(ENGINE),--engine $(ENGINE)) $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TENANTS),--tenants $(TENANTS)) $(if $(SERVER),--server) \
 	  $(if $(EVERY),--every $(EVERY)) $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+# ROUNDS=100 SEED=1 ONLY='resets pooler' for the scenarios whose names begin like that
+faults: $(VENV)/.development services ## cut its connections, take its servers away, put rivals beside it
+	python -m tests.faults $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ONLY)
 
 build: $(VENV)/.development ## wheel and source distribution
 	@rm -rf dist

@@ -53,7 +53,7 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL, to all of its processes at once."""
-        family = [self.pid, *_children(self.pid)]
+        family = [self.pid, *children(self.pid)]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -220,7 +220,7 @@ def _served(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-def _children(parent: int) -> list[int]:
+def children(parent: int) -> list[int]:
     """Processes that a process has started."""
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
