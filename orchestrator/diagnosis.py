@@ -63,6 +63,9 @@ def diagnose(project: Patient) -> list[Check]:
     checks = [_tried("tenants.yaml", lambda: _about_registry(project))]
     if checks[-1].verdict is Verdict.FAILED:
         return checks
+    if project.registry.exposure is not None:
+        # A run says so and goes on: a file's mode is no reason to leave a fleet half migrated at night.
+        checks.append(Check(name="secrets", verdict=Verdict.FAILED, text=project.registry.exposure))
     for section in dict.fromkeys(target.section for target in project.registry.targets):
         checks.append(_tried(f"revisions [{section}]", functools.partial(_about_scripts, project, section)))
     checks.append(book := _tried("ledger", lambda: _about_ledger(project)))
@@ -82,7 +85,7 @@ def _tried(name: str, look: Callable[[], Check]) -> Check:
 def _about_registry(project: Patient) -> Check:
     fleet = project.registry
     text = f"tenants: {len(fleet.tenants):,}, targets: {len(fleet.targets):,}"
-    notes = "; ".join(fleet.notes)
+    notes = "; ".join(note for note in fleet.notes if note != fleet.exposure)
     return Check(name="tenants.yaml", verdict=Verdict.WARNING if notes else Verdict.OK, text=text, remedy=notes)
 
 

@@ -27,8 +27,9 @@ MOST_ALIASES = 50
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER: Any = Resolver()
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
+#: whole numbers that any setting could mean; a longer one is text that nobody quoted
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
 _TAG = "tag:yaml.org,2002:"
 #: what YAML 1.1 makes of an unquoted scalar, in words
 _MEANINGS = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -12,6 +13,7 @@ from orchestrator.errors import Problem, RegistryError
 from orchestrator.registry import documents
 from orchestrator.registry.conflicts import check_conflicts, normalised_server, ordered
 from orchestrator.registry.discovery import pattern_of
+from orchestrator.registry.exposure import exposed
 from orchestrator.registry.layers import Layer, Origin
 from orchestrator.registry.models import AnySource, RegistryFile, TenantEntry
 from orchestrator.registry.problems import Mistake, Problems
@@ -39,7 +41,8 @@ def load(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Reg
     loading = _loading(settings, document, problems, environ)
     registry = loading.load()
     problems.raise_if_any()
-    return registry
+    exposure = exposed(document, settings.registry)
+    return dataclasses.replace(registry, exposure=exposure, notes=(*registry.notes, *([exposure] if exposure else [])))
 
 
 def identify(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Identity:

@@ -9,6 +9,10 @@ from orchestrator.errors import Problem, RegistryError
 from orchestrator.registry.documents import Document, Path, Position
 
 
+#: characters of a problem that are told
+LONGEST_TEXT = 300
+
+
 class Mistake(Exception):  # noqa: N818 - the user's, not the program's
     """One thing that is wrong; whoever knows the place in the file turns it into a `Problem`."""
 
@@ -35,13 +39,14 @@ class Problems:
     def add(self, path: Path, text: str, remedy: str = "", *, at_key: bool = False) -> None:
         """Note a problem at a path of the document, or at the nearest part of the path that it has."""
         path = self._sources.get(path[:2], path)
-        problem = Problem(place=self.place(path, at_key=at_key), text=text, remedy=remedy)
+        problem = Problem(place=self.place(path, at_key=at_key), text=legible(text), remedy=legible(remedy))
         self._found.setdefault(problem, self._document.position(path, at_key=at_key))
 
     def add_at(self, position: Position, text: str, remedy: str) -> None:
         """Note a problem of the text itself."""
         line, column = position
-        problem = Problem(place=f"{self._document.name}:{line}:{column}", text=text, remedy=remedy)
+        place = f"{self._document.name}:{line}:{column}"
+        problem = Problem(place=place, text=legible(text), remedy=legible(remedy))
         self._found.setdefault(problem, position)
 
     def add_mistake(self, path: Path, mistake: Mistake, prefix: str = "") -> None:
@@ -67,6 +72,12 @@ class Problems:
 
     def __iter__(self) -> Iterator[Problem]:
         return iter(self._found)
+
+
+def legible(text: str) -> str:
+    """The text on one line that no name in it can break, cut where a name is absurdly long."""
+    cut = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:

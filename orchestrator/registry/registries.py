@@ -57,6 +57,8 @@ class Registry:
     notes: tuple[str, ...]
     #: what `unregistered` looks through
     patterns: tuple[Pattern, ...] = ()
+    #: where a password stands in a file that everybody can read, and what to do about it; one of the notes
+    exposure: str | None = None
 
 
 def refuse_unconfirmed(environment: str, given: str | None, *, protected: bool, flag: str) -> None:

@@ -166,7 +166,8 @@ class Variables:
     def _file(self, name: str) -> str:
         if name not in self._files:
             try:
-                content = (self._root / name).read_bytes()
+                with (self._root / name).open("rb") as file:
+                    content = file.read(LARGEST_SECRET + 1)  # of /dev/zero as well
                 if len(content) > LARGEST_SECRET:
                     raise Mistake(
                         f"file `{name}` is too large for a value",

@@ -130,6 +130,7 @@ def canary(folder: Path, postgres: URL, mariadb: URL) -> Iterator[Canary]:
         _write_secrets(folder, password, wrong)
         made = Canary(folder=folder, password=password, wrong=wrong, postgres=mine, mariadb=theirs, http=site)
         (folder / "tenants.yaml").write_text(registry(made))
+        (folder / "tenants.yaml").chmod(0o600)
         yield made
 
 
@@ -188,11 +189,12 @@ def _mariadb(server: URL, account: str, password: str) -> Iterator[URL]:
     with contextlib.closing(connect_mariadb(server)) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (account, password))
         cursor.execute(f"CREATE DATABASE `{account}`")
-        cursor.execute(f"GRANT ALL ON `{account}`.* TO %s@'%%'", (account,))
+        cursor.execute(f"GRANT ALL ON `{account}%%`.* TO %s@'%%'", (account,))
         try:
             yield server.set(username=account, password=password, database=account)
         finally:
             cursor.execute(f"DROP DATABASE `{account}`")
+            cursor.execute(f"DROP DATABASE IF EXISTS `{account}_2`")
             cursor.execute("DROP USER %s@'%%'", (account,))
 
 

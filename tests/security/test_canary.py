@@ -40,10 +40,8 @@ READING = [
 ]
 WRITING = [
     "init --help",
-    "plan head --out plan.json",
     "upgrade --all --dry-run",
     "upgrade --all --provision --keep-going --report first.json",
-    "upgrade --plan plan.json",
     "stamp head -t variable --yes",
     "downgrade -1 -t literal,maria,file --yes --report second.json",
     "upgrade --all --keep-going",
@@ -53,9 +51,10 @@ WRITING = [
     "retry",
     "abort",
     "runs reconcile",
-    "runs prune --keep 50",
-    "revision -m another",
+    "runs prune --keep 50 --yes",
+    "upgrade --all --keep-going",
     "revision -m compared --autogenerate -t variable",
+    "revision -m another",
 ]
 BY_HAND = ["upgrade head", "current -v", "history", "heads", "downgrade -1", "upgrade head --sql", "stamp head"]
 
@@ -254,8 +253,9 @@ def test_no_command_shows_it(made: Canary) -> None:
 
     upgraded = next(done for done in made.commands if "first.json" in done.command)
     assert json.loads((made.folder / "first.json").read_text())["counts"]["upgraded"] >= 6, f"{upgraded}"
+    # Plain Alembic stops at the tenant on MariaDB that a downgrade has left behind; nothing is there to abort.
     failed = [f"{done}" for done in made.commands if done.exit_status not in (0, 4, 5)]
-    assert len(failed) <= 3, "\n".join(failed)
+    assert [one for one in failed if not one.startswith(("orchestrate abort", "alembic "))] == []
     assert made.leaks() == []
 
 
@@ -317,7 +317,7 @@ def test_no_failing_revision_shows_it(made: Canary) -> None:
     places = Places.of(made)
     names = [*REVISIONS, *ENVIRONMENTS]
     tenants = {name: f'{{url: "{places.postgres}", schema: "c_{name}", alembic: {name}}}' for name in names}
-    tenants["maria"] = f'{{url: "{places.mariadb}", alembic: raises-url}}'
+    tenants["maria"] = f'{{url: "{places.mariadb}_2", alembic: raises-url}}'
     below = _project(made, "revisions", tenants)
     config = below.folder / "alembic.ini"
     for number, name in enumerate(names):
