@@ -113,8 +113,8 @@ def _sessions(stage: Stage, seconds: float = 10) -> list[str]:
 
 
 def _begun(stage: Stage) -> None:
-    """An upgrade that died at its second tenant."""
-    stage.run(*UPGRADE, failpoint="2@job.before:kill", exit_status=KILLED)
+    """An upgrade that died when its first tenant was done, before it could say so."""
+    stage.run(*UPGRADE, failpoint="1@job.after:kill", exit_status=KILLED)
 
 
 def _begun_and_failed(stage: Stage) -> None:

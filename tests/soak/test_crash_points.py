@@ -15,8 +15,9 @@ from tests.soak.crash_points import Scenario, Stage
 from tests.soak.launching import Launcher, launcher
 
 #: each day takes other points, and so many days take all
-_EVERY = 7
-_SIZE = grounds.Size(tenants=1, revisions=2, starts=(0,))
+_EVERY = 11
+_ONE = grounds.Size(tenants=1, revisions=2, starts=(0,))
+_TWO = grounds.Size(tenants=2, revisions=6, starts=(0, 5))
 _SCENARIOS = {scenario.name: scenario for scenario in crash_points.SCENARIOS}
 
 
@@ -26,16 +27,18 @@ def commands() -> Iterator[Launcher]:
         yield started
 
 
-def sweep(engine: str, scenario: Scenario, commands: Launcher, *, every: int) -> list[crash_points.Crash]:
+def sweep(
+    engine: str, size: grounds.Size, scenario: Scenario, commands: Launcher, *, every: int
+) -> list[crash_points.Crash]:
     offset = datetime.datetime.now(datetime.UTC).date().toordinal()
-    with grounds.ground(engine, _SIZE) as ground:
+    with grounds.ground(engine, size) as ground:
         stage = Stage(ground=ground, launcher=commands)
         return list(crash_points.sweep(stage, scenario, crash_points.points(every=every, offset=offset)))
 
 
 @pytest.mark.parametrize("engine", grounds.ENGINES)
 def test_an_upgrade_that_dies_anywhere_is_resumed(engine: str, commands: Launcher) -> None:
-    crashes = sweep(engine, _SCENARIOS["upgrade"], commands, every=_EVERY)
+    crashes = sweep(engine, _ONE, _SCENARIOS["upgrade"], commands, every=_EVERY)
 
     assert [crash for crash in crashes if crash.problems] == []
     assert len(crashes) > 80 // _EVERY
@@ -43,7 +46,7 @@ def test_an_upgrade_that_dies_anywhere_is_resumed(engine: str, commands: Launche
 
 @pytest.mark.parametrize("name", ["first upgrade", "resume", "retry", "rollback", "abort"])
 def test_every_other_command_may_die_as_well(name: str, commands: Launcher) -> None:
-    crashes = sweep("sqlite", _SCENARIOS[name], commands, every=6 * _EVERY)
+    crashes = sweep("sqlite", _TWO, _SCENARIOS[name], commands, every=12 * _EVERY)
 
     assert [crash for crash in crashes if crash.problems] == []
     assert crashes

@@ -15,7 +15,7 @@ _SEED = 20261122
 @pytest.mark.parametrize("engine", grounds.ENGINES)
 def test_whoever_is_killed_the_fleet_gets_there(engine: str) -> None:
     verdicts: list[kills.Verdict] = []
-    with grounds.ground(engine, grounds.Size(tenants=12, revisions=6)) as ground:
+    with grounds.ground(engine, grounds.Size(tenants=10, revisions=5)) as ground:
         series = kills.Series(ground, _SEED, again=0.9)
         series.measure(runs=1)
         while sum(verdict.kills for verdict in verdicts) < 12:
@@ -28,7 +28,7 @@ def test_whoever_is_killed_the_fleet_gets_there(engine: str) -> None:
 def test_a_killed_server_comes_back_to_the_right_fleet(engine: str) -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(mortal(engine))
-        ground = stack.enter_context(grounds.ground(engine, grounds.Size(tenants=12, revisions=6), server.url))
+        ground = stack.enter_context(grounds.ground(engine, grounds.Size(tenants=10, revisions=5), server.url))
         series = kills.Series(ground, _SEED, server)
         series.measure(runs=1)
         verdict = series.kill(1)
