@@ -39,6 +39,8 @@ class Scripts:
         self._check_lengths()
         self._check_functions()
         self.route = functools.lru_cache(maxsize=None)(self._route)
+        #: the same question comes up for each target of a fleet
+        self.leads = functools.lru_cache(maxsize=64)(self._leads)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -101,6 +103,17 @@ class Scripts:
         up = self.reached(lower) - self.reached(higher)
         ordered = [revision for revision in self._nodes if revision in (down or up)]
         return tuple(ordered if down else reversed(ordered))
+
+    def _leads(self, lower: tuple[str, ...], path: tuple[str, ...], higher: tuple[str, ...]) -> bool:
+        """Whether these files allow going up from the first heads to the last by this path, in this order."""
+        if not self.knows((*lower, *path, *higher)):
+            return False
+        behind = set(self.reached(lower))
+        for revision in path:
+            if not behind.issuperset(_down(self._nodes[revision])):
+                return False
+            behind.add(revision)
+        return behind.issuperset(self.reached(higher))
 
     def irreversible(self, revision: str) -> str | None:
         """Why a revision cannot be taken back, None when it can as far as its file says."""

@@ -172,9 +172,12 @@ class Runs:
         )
 
     def _is_there(self, job: Job, heads: tuple[str, ...]) -> bool:
-        if job.command is Command.UPGRADE:
-            return self._host.scripts(job.section).has_reached(heads, job.wanted)
-        return tuple(sorted(heads)) == job.wanted
+        if tuple(sorted(heads)) == job.wanted:
+            return True
+        # A chain that nobody has any more cannot say what lies beyond; that must keep no run from being ended.
+        is_used = any(target.section == job.section for target in self._host.registry.targets)
+        upgrade = job.command is Command.UPGRADE
+        return upgrade and is_used and self._host.scripts(job.section).has_reached(heads, job.wanted)
 
     def _route(self, plan: Plan, look: Found) -> Route | None:
         """The way to what the run wanted, for a target that could not be read when it was planned."""
@@ -258,6 +261,14 @@ class Runs:
         scripts = self._host.scripts(section)
         assert outcome.at is not None
         assert outcome.found is not None
+        missing = [head for head in (*outcome.at, *outcome.found) if not scripts.knows([head])]
+        if missing:
+            # Whoever has gone to older code already would be taken down the wrong revisions.
+            raise ScriptsError(
+                f"[{section}]: {outcome.target} cannot be taken back to {', '.join(outcome.found) or 'base'}: there is "
+                f"no file of revision {missing[0]} here; nothing was done: bring back the revision files that run was "
+                "made with, roll back, and go to older code after that"
+            )
         return scripts.between(outcome.at, outcome.found)
 
     # -- ending -------------------------------------------------------------------------------------------------

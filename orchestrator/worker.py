@@ -211,12 +211,21 @@ class Work:
                 return self._run_ours(connection)
 
     def _refuse_other_scripts(self) -> None:
-        """A worker whose revision files are older than the plan's must not stop early and call it done."""
+        """A worker whose files are older than the plan's, or in another order, must not stop half-way, or go astray."""
         missing = [head for head in (*self.job.wanted, *self.job.path) if not self.scripts.knows([head])]
         if missing:
             raise ScriptsError(
                 f"[{self.job.section}]: the plan wants revision {missing[0]}, for which there is no file here; "
                 "plan again, or bring the revision files of all workers to one state"
+            )
+        job = self.job
+        way = (job.found, job.path, job.wanted)
+        if job.command is Command.DOWNGRADE:
+            way = (job.wanted, job.path[::-1], job.found)
+        if job.command is not Command.STAMP and not self.scripts.leads(*way):
+            raise ScriptsError(
+                f"[{job.section}]: the files here know no such way as the plan's: {', '.join(job.path)}, from "
+                f"{', '.join(job.found) or 'base'}; bring them back as they were when it was made, or plan again"
             )
 
     def _hurried(self) -> Target:

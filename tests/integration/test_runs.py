@@ -175,6 +175,43 @@ def test_a_revision_that_cannot_go_down_is_refused_before_anything_is_done(folde
     assert version(folder, "a") == "r004"
 
 
+def test_older_code_cannot_roll_back_what_it_does_not_know(folder: Path) -> None:
+    with fleet(folder) as project:
+        project.run(project.plan("r002"), executor="inline")
+        first = upgrade(project)
+    histories.file_of(folder, "r004").unlink()
+    with fleet(folder) as project, pytest.raises(ScriptsError, match="no file of revision r004 here; nothing was done"):
+        project.runs.rollback_plan(first.run)
+
+
+def test_a_history_in_another_order_is_noticed_before_anything_is_run(folder: Path) -> None:
+    with fleet(folder) as project:
+        interrupted(project)
+    for name, before, after in (("r002", "r001", "r003"), ("r003", "r002", "r001"), ("r004", "r003", "r002")):
+        path = histories.file_of(folder, name)
+        path.write_text(path.read_text().replace(f"down_revision = {before!r}", f"down_revision = {after!r}"))
+    with fleet(folder) as project:
+        report = project.runs.resume(executor="inline")
+    assert report is not None
+    (failure,) = [outcome.failure for outcome in report.outcomes if outcome.failure is not None]
+    assert "no such way as the plan's: r001, r002, r003, r004, from base" in failure.message
+    assert [version(folder, name) for name in NAMES] == ["r004", "r004", None, None]
+
+
+def test_a_run_ends_though_its_section_is_gone(folder: Path) -> None:
+    (folder / "alembic.ini").write_text(f"{histories.INI}\n[old]\nscript_location = %(here)s/alembic\n")
+    with fleet(folder):
+        file = folder / "tenants.yaml"
+    file.write_text(file.read_text().replace("defaults: {", "defaults: {alembic: old, "))
+    with Project.load(folder / "alembic.ini") as project:
+        first = interrupted(project)
+    (folder / "alembic.ini").write_text(histories.INI)
+    with fleet(folder) as project:
+        report = upgrade(project)
+        assert (report.status, report.counts["upgraded"]) == (RunStatus.SUCCEEDED, 2)
+        assert project.ledger.run(first.run).status is RunStatus.SUPERSEDED
+
+
 def test_one_run_is_live_at_a_time(folder: Path) -> None:
     with fleet(folder) as project, fleet(folder) as other:
         refused: list[str] = []
