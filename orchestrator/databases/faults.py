@@ -81,16 +81,16 @@ MISSING = Fault(
     "An object that earlier revisions should have made is not there: compare the schema with a healthy tenant.",
 )
 SYNTAX = Fault(RUN, "Correct the statement in the revision; it would fail for every tenant.")
-DUPLICATES = Fault(PERMANENT, "Remove the duplicate rows of this tenant, then run `orchestrate upgrade --failed`.")
+DUPLICATES = Fault(PERMANENT, "Remove the duplicate rows of this tenant, then run `orchestrate retry`.")
 ORPHANS = Fault(
-    PERMANENT, "Mend the rows of this tenant that refer to nothing, then run `orchestrate upgrade --failed`."
+    PERMANENT, "Mend the rows of this tenant that refer to nothing, then run `orchestrate retry`."
 )
-NULLS = Fault(PERMANENT, "Fill the empty values of this tenant, then run `orchestrate upgrade --failed`.")
+NULLS = Fault(PERMANENT, "Fill the empty values of this tenant, then run `orchestrate retry`.")
 CHECKED = Fault(
-    PERMANENT, "Mend the rows of this tenant that break the check, then run `orchestrate upgrade --failed`."
+    PERMANENT, "Mend the rows of this tenant that break the check, then run `orchestrate retry`."
 )
 UNFIT = Fault(
-    PERMANENT, "Mend the values of this tenant that do not fit the new type, then run `orchestrate upgrade --failed`."
+    PERMANENT, "Mend the values of this tenant that do not fit the new type, then run `orchestrate retry`."
 )
 DEPENDED = Fault(
     PERMANENT, "Something else depends on it, perhaps a view of this tenant's own: drop or change that first."
@@ -136,7 +136,7 @@ POSTGRESQL: Mapping[str, Fault] = {
     "23503": ORPHANS,
     "23505": DUPLICATES,
     "23514": CHECKED,
-    "23P01": Fault(PERMANENT, "Mend the rows of this tenant that overlap, then run `orchestrate upgrade --failed`."),
+    "23P01": Fault(PERMANENT, "Mend the rows of this tenant that overlap, then run `orchestrate retry`."),
     "25001": IN_TRANSACTION,
     "25006": READ_ONLY,
     "25P02": ABORTED,
@@ -303,7 +303,7 @@ MYSQL: Mapping[str, Fault] = {
     "1264": UNFIT,
     "1265": Fault(
         PERMANENT,
-        "Mend the values of this tenant that are empty or do not fit, then run `orchestrate upgrade --failed`.",
+        "Mend the values of this tenant that are empty or do not fit, then run `orchestrate retry`.",
     ),
     "1290": READ_ONLY,
     "1292": UNFIT,

@@ -178,6 +178,7 @@ def test_models_change_twice_and_every_tenant_follows(shop: Shop) -> None:
     assert shop.autogenerate("nothing has changed") == []
     assert shop.upgrade() == {"unchanged": 60}
 
+    assert "nothing to resume" in shop.run("flask", "tenants", "resume")
     status = json.loads(shop.run("flask", "tenants", "status", "-o", "json"))
     assert [target["standing"] for target in status["targets"]] == ["at_head"] * 60
     assert "60  unchanged" in shop.run("flask", "tenants", "upgrade", "--all")

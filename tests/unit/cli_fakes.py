@@ -33,7 +33,7 @@ UNIQUE = Failure(
     message='could not create unique index "uq_users_email"',
     revision="r007",
     statement='CREATE UNIQUE INDEX "uq_users_email" ON users (email)',
-    advice="remove the duplicates, then run `orchestrate upgrade --failed`",
+    advice="remove the duplicates, then run `orchestrate retry`",
     fingerprint="unique-users-email",
 )
 

@@ -37,7 +37,7 @@ def test_failures_of_one_cause_are_one_paragraph() -> None:
     assert "5 failed: 23505 UniqueViolation in revision r007" in shown
     assert 'could not create unique index "uq_users_email"' in shown
     assert 'CREATE UNIQUE INDEX "uq_users_email" ON users (email)' in shown
-    assert "-> remove the duplicates, then run `orchestrate upgrade --failed`" in shown
+    assert "-> remove the duplicates, then run `orchestrate retry`" in shown
     assert "acme, globex, initech and 2 more" in shown
     assert "look closer: orchestrate runs show r-20261122-120000-4f2a --target acme" in shown
     assert "once mended: orchestrate retry r-20261122-120000-4f2a" in shown
