@@ -128,12 +128,14 @@ def mariadb_server(**changed: object) -> Iterator[Server]:
     user = binaries.unprivileged("mysql")
     with service_folder("mariadb", user) as folder:
         data = folder / "data"
+        # A server that starts removes what looks like a temporary table of its own: not from other servers' folder.
+        temporary = f"--tmpdir={data}"
         data.mkdir()
         if user:
             shutil.chown(data, user)
         system = "".join(script.read_text() + "\n" for script in scripts)
         _run(
-            [program, "--no-defaults", "--bootstrap", f"--datadir={data}", "--skip-name-resolve"],
+            [program, "--no-defaults", "--bootstrap", f"--datadir={data}", temporary, "--skip-name-resolve"],
             folder,
             user,
             text=f"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n{system}",
@@ -148,7 +150,13 @@ def mariadb_server(**changed: object) -> Iterator[Server]:
         )
         port = free_port()
         flags = [f"--datadir={data}", f"--init-file={start}", "--bind-address=127.0.0.1", f"--port={port}"]
-        flags += ["--socket=server.sock", "--pid-file=server.pid", "--skip-name-resolve", "--max-connections=200"]
+        flags += [
+            temporary,
+            "--socket=server.sock",
+            "--pid-file=server.pid",
+            "--skip-name-resolve",
+            "--max-connections=200",
+        ]
         flags += ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-doublewrite=0"]
         flags += ["--character-set-server=utf8mb4", "--skip-log-bin"]
         flags += [f"--{name.replace('_', '-')}={value}" for name, value in changed.items()]
