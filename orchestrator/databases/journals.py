@@ -114,6 +114,12 @@ class StatementJournal:
         return left
 
     def _refuse_traits(self, traits: Traits, revision: str) -> None:
+        if traits.runs_script and self._policy.dialect is Dialect.SQLITE:
+            raise JournalMismatch(
+                f"{self._target.name}: revision {revision} hands a script to the driver (line {traits.runs_script[0]}: "
+                "executescript), which commits what came before and then each statement of the script, so that a crash "
+                "could part them; nothing of it was done; give the statements to op.execute, one by one"
+            )
         if self._policy.dialect is not Dialect.MYSQL:
             return
         if traits.rebuilds:

@@ -29,6 +29,8 @@ class Traits:
     locks_tables: tuple[int, ...] = ()
     #: sends statements that do not pass SQLAlchemy's connection, at these lines
     goes_around: tuple[int, ...] = ()
+    #: hands a whole script to SQLite's driver, which commits what came before, at these lines
+    runs_script: tuple[int, ...] = ()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -44,6 +46,7 @@ def traits_of(source: bytes) -> Traits:
         rebuilds=() if any(_name(node) == "dialect" for node in nodes) else _lines(filter(_rebuilds, nodes)),
         locks_tables=_lines(node for node in nodes if _says(node, _LOCK_TABLES)),
         goes_around=_lines(node for node in nodes if _name(node) in _AROUND_US),
+        runs_script=_lines(node for node in nodes if _name(node) == "executescript"),
     )
 
 

@@ -225,3 +225,16 @@ def test_two_writers_of_one_file_do_not_run_a_revision_twice(tmp_path: Path) -> 
     outcome = run(tmp_path, target, 1, start=0, found=("r001",), wanted=("b001",), path=("b001",))
     assert (outcome.status, outcome.at) == (Status.UNCHANGED, ("b002", "r001"))
     assert markers(target) == ["branch"]
+
+
+def test_a_script_that_commits_behind_our_back_is_refused_on_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "acme.db"
+    sqlite3.connect(path).close()
+    target = target_of(f"sqlite:///{path}")
+    script = "op.get_bind().connection.driver_connection.executescript(\"INSERT INTO markers VALUES ('y')\")"
+    write(tmp_path, FIRST, f"op.execute(\"INSERT INTO markers VALUES ('x')\")\n{script}")
+    succeed(tmp_path, target, 1, start=0)
+    message = fail(tmp_path, target, 2)
+    assert "executescript" in message
+    assert "give the statements to op.execute" in message
+    assert markers(target) == []
