@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.outcomes import Failure, Outcome, Status
@@ -184,6 +184,22 @@ class Plan:
     def jobs(self) -> Iterator[Job]:
         """All jobs, wave by wave."""
         return (job for wave in self.waves for job in wave.jobs)
+
+    def with_jobs(self, jobs: Sequence[Job]) -> Plan:
+        """The plan with jobs for targets that it had none for, at the end of its last wave."""
+        names = {job.target for job in self.jobs}
+        new = tuple(job for job in jobs if job.target not in names)
+        if not new:
+            return self
+        waves = self.waves or (Wave(name=new[0].wave, jobs=(), concurrency=len(new)),)
+        last = waves[-1]
+        placed = tuple(dataclasses.replace(job, wave=last.name) for job in new)
+        names = {job.target for job in new}
+        return dataclasses.replace(
+            self,
+            waves=(*waves[:-1], dataclasses.replace(last, jobs=(*last.jobs, *placed))),
+            settled=tuple(outcome for outcome in self.settled if outcome.target not in names),
+        )
 
     @property
     def digest(self) -> str:

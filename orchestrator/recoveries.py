@@ -86,7 +86,7 @@ def remaining(past: Past, is_due: Callable[[Job], bool], late: Sequence[Job] = (
     since they could not be read; they join the last wave.
     """
     due = _with_dependents(past, {job.target for job in past.plan.jobs if is_due(job)} | {job.target for job in late})
-    waves = [_rest(wave, past, due) for wave in _joined(past.plan, late)]
+    waves = [_rest(wave, past, due) for wave in past.plan.with_jobs(late).waves]
     settled = [
         past.outcomes.get(job.target) or job.outcome(Status.NOT_STARTED, reason=_NEVER)
         for job in past.plan.jobs
@@ -199,17 +199,6 @@ def _with_dependents(past: Past, due: set[str]) -> set[str]:
                 due.add(job.target)
                 grown = True
     return due
-
-
-def _joined(plan: Plan, late: Sequence[Job]) -> list[Wave]:
-    waves = list(plan.waves)
-    if late and waves:
-        last = waves.pop()
-        late = [dataclasses.replace(job, wave=last.name) for job in late]
-        waves.append(dataclasses.replace(last, jobs=(*last.jobs, *late)))
-    elif late:
-        waves.append(Wave(name=late[0].wave, jobs=tuple(late), concurrency=len(late)))
-    return waves
 
 
 def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:

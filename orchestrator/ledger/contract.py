@@ -279,6 +279,9 @@ class LedgerContract(LeaseContract):
             for target in ("globex", "hooli", "acme", "zeta"):
                 assert other.start(run, job(target)) == 1
             assert list(other.unsettled(run)) == ["zeta", "acme", "hooli", "globex"]
+            grown = other.plan(run)
+            assert [each.target for each in grown.jobs] == ["zeta", "acme", "hooli", "globex"]
+            assert grown.settled == ()
 
     def test_open_runs_are_those_to_go_on_with(self) -> None:
         """Latest first; what has ended is not among them."""

@@ -216,10 +216,11 @@ class MemoryLedger:
         return dataclasses.replace(told, status=RunStatus.RUNNING) if reopen else told
 
     def add_jobs(self, run: str, jobs: Sequence[Job]) -> None:
-        """Add jobs to a run of before, behind its own; those that it has already are left as they are."""
+        """Add jobs to a run of before and to its plan, behind its own; those that it has already are left alone."""
         with self._writing(run) as entry:
             for job in jobs:
                 entry.positions.setdefault(job.target, len(entry.positions))
+            entry.plan = entry.plan.with_jobs(jobs)
 
     def start(self, run: str, job: Job) -> int:
         """Write the intent to run a job; returns the number of this attempt, from 1."""
@@ -275,7 +276,7 @@ class MemoryLedger:
         return self._told(matching[0])
 
     def plan(self, run: str) -> Plan:
-        """The plan of a run as it was frozen."""
+        """The plan of a run as it was frozen, and the jobs that were added."""
         return self._entry(run).plan
 
     def outcomes(self, run: str) -> Sequence[Outcome]:

@@ -140,10 +140,10 @@ class Ledger(Protocol):
         """Let later writes to a run of before stand under this lease; with `reopen` it is `running`, live, unended."""
 
     def add_jobs(self, run: str, jobs: Sequence[Job]) -> None:
-        """Add jobs to a run of before, behind its own; those that it has already are left as they are."""
+        """Add jobs to a run of before and to its plan, behind its own; those that it has already are left alone."""
 
     def plan(self, run: str) -> Plan:
-        """The plan of a run as it was frozen."""
+        """The plan of a run as it was frozen, and the jobs that were added."""
 
     def open_runs(self) -> Sequence[Run]:
         """Runs that are running, paused, interrupted or halted, latest first."""

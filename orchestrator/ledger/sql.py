@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +16,7 @@ from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, seve
 from orchestrator.ledger.lease_rows import LeaseRows
 from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
-from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, plan_columns, run_of
+from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, pack, plan_columns, run_of, unpack
 from orchestrator.ledger.transactions import Transactions, now
 from orchestrator.outcomes import Outcome, RunStatus, count
 from orchestrator.plans import Job, Plan
@@ -136,8 +134,10 @@ class SqlLedger:
         return dataclasses.replace(found, status=RunStatus.RUNNING) if reopen else found
 
     def add_jobs(self, run: str, jobs: Sequence[Job]) -> None:
-        """Add jobs to a run of before, behind its own; those that it has already are left as they are."""
-        self._check(run)
+        """Add jobs to a run of before and to its plan, behind its own; those that it has already are left alone."""
+        if not jobs:
+            return
+        plan = pack(self.plan(run).with_jobs(jobs))
         planned = tables.jobs.c
 
         def write(connection: Connection) -> None:
@@ -148,6 +148,7 @@ class SqlLedger:
             if new:
                 rows = [job_columns(run, job, position) for position, job in enumerate(new, first)]
                 connection.execute(insert(tables.jobs), rows)
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(plan=plan))
             self._guard(connection, self._tokens.get(run))
 
         self._transactions.write(write)
@@ -244,11 +245,11 @@ class SqlLedger:
         return found[0]
 
     def plan(self, run: str) -> Plan:
-        """The plan of a run as it was frozen."""
+        """The plan of a run as it was frozen, and the jobs that were added."""
         self._check(run)
         statement = select(tables.runs.c.plan).where(tables.runs.c.id == run)
         packed = self._transactions.read(lambda connection: connection.execute(statement).scalar_one())
-        return Plan.from_json(json.loads(zlib.decompress(packed)))
+        return unpack(packed)
 
     def outcomes(self, run: str) -> Sequence[Outcome]:
         """The latest outcome of each target of a run, in the plan's order; targets without one are left out."""

@@ -175,6 +175,19 @@ def test_a_revision_that_cannot_go_down_is_refused_before_anything_is_done(folde
     assert version(folder, "a") == "r004"
 
 
+def test_what_could_not_be_read_at_first_is_taken_back_as_well(folder: Path) -> None:
+    with fleet(folder, "a", "b") as project:
+        (folder / "db" / "b.db").write_bytes(b"no database" * 100)
+        first = project.run(project.plan(keep_going=True), executor="inline")
+        assert (first.counts["upgraded"], first.counts["failed"]) == (1, 1)
+        (folder / "db" / "b.db").write_bytes(b"")
+        second = project.runs.retry(executor="inline")
+        assert second is not None
+        assert (second.run, second.counts["upgraded"]) == (first.run, 2)
+        _, plan = project.runs.rollback_plan()
+        assert {job.target for job in plan.jobs} == {"a", "b"}
+
+
 def test_older_code_cannot_roll_back_what_it_does_not_know(folder: Path) -> None:
     with fleet(folder) as project:
         project.run(project.plan("r002"), executor="inline")
