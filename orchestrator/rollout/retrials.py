@@ -16,6 +16,8 @@ from orchestrator.rollout.servers import FILES, Server, Servers
 AFTER_LOSS = 1.0
 #: codes of jobs that somebody, or their own time limit, has ended: doing that once more helps nobody
 ENDED_ON_PURPOSE = frozenset({"job_timeout", "cancelled"})
+#: codes of lost sessions that are somebody's fault rather than the network's: the next try would end alike
+LOST_FOR_A_REASON = frozenset({"lock_lost", "version_moved", "25P03"})
 
 
 class _Sign(enum.Enum):
@@ -26,7 +28,7 @@ class _Sign(enum.Enum):
     BUSY = enum.auto()
     CROWDED = enum.auto()
     DOWN = enum.auto()
-    #: nobody knows what was done
+    #: nobody knows what was done, or the connection was lost too often for the worker
     UNKNOWN = enum.auto()
 
 
@@ -161,7 +163,7 @@ def _sign(outcome: Outcome) -> _Sign:
         return _Sign.CROWDED
     if failure.kind is FailureKind.SERVER:
         return _Sign.DOWN
-    if failure.kind is FailureKind.AMBIGUOUS and outcome.at is None:
+    if failure.kind is FailureKind.AMBIGUOUS and (outcome.at is None or failure.code not in LOST_FOR_A_REASON):
         return _Sign.UNKNOWN
     transient = failure.kind is FailureKind.TRANSIENT and outcome.status is Status.FAILED
     return _Sign.BUSY if transient else _Sign.FINAL

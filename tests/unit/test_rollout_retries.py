@@ -95,9 +95,17 @@ class TestBusyTargets:
         assert statuses(driven.end()) == {"a": "failed", "b": "deferred"}
         assert driven.end().status is RunStatus.HALTED
 
-    @pytest.mark.parametrize("kind", [FailureKind.PERMANENT, FailureKind.RUN, FailureKind.AMBIGUOUS])
-    def test_other_failures_are_final(self, kind: FailureKind) -> None:
-        failed = an_outcome("a", Status.FAILED, failure=a_failure(kind))
+    @pytest.mark.parametrize(
+        ("kind", "code"),
+        [
+            (FailureKind.PERMANENT, None),
+            (FailureKind.RUN, None),
+            (FailureKind.AMBIGUOUS, "lock_lost"),
+            (FailureKind.AMBIGUOUS, "25P03"),
+        ],
+    )
+    def test_other_failures_are_final(self, kind: FailureKind, code: str | None) -> None:
+        failed = an_outcome("a", Status.FAILED, failure=a_failure(kind, code=code))
         assert submitted(drive(a_plan("a", retries=RETRIES), a=failed)) == ["a"]
 
     def test_what_earlier_tries_did_stays_in_the_outcome(self) -> None:
@@ -115,7 +123,7 @@ class TestBusyTargets:
 
 
 class TestLostJobs:
-    @pytest.mark.parametrize("lost", [an_outcome("a", Status.LOST), unknown()])
+    @pytest.mark.parametrize("lost", [an_outcome("a", Status.LOST), unknown(), unknown(at=("r1",))])
     def test_they_are_resumed(self, lost: Outcome) -> None:
         driven = drive(a_plan("a", retries=RETRIES), a=[lost, Status.UPGRADED])
         assert driven.end().exit_code is ExitCode.OK
@@ -138,8 +146,10 @@ class TestLostJobs:
         assert submitted(driven) == ["a"]
         assert statuses(driven.end()) == {"a": status.value}
 
-    def test_a_known_end_is_the_last_word(self) -> None:
-        assert submitted(drive(a_plan("a", retries=RETRIES), a=unknown(at=("r001",)))) == ["a"]
+    @pytest.mark.parametrize("code", ["lock_lost", "version_moved"])
+    def test_a_known_end_is_the_last_word_where_no_network_is_to_blame(self, code: str) -> None:
+        lost = unknown(at=("r001",), code=code)
+        assert submitted(drive(a_plan("a", retries=RETRIES), a=lost)) == ["a"]
 
     def test_a_future_that_raises_is_a_lost_job(self) -> None:
         assert submitted(drive(a_plan("a", retries=RETRIES), a=[RuntimeError("no"), Status.UPGRADED])) == ["a", "a"]
