@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, MetaData, inspect
 
 from orchestrator import applications, databases, registry
 from orchestrator.errors import EnvironmentError, OrchestratorError, UsageError  # noqa: A004 - Alembic's word
-from orchestrator.outcomes import Failure
+from orchestrator.outcomes import Failure, Reason
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
 from orchestrator.tenants import Target, Transaction
@@ -55,6 +55,16 @@ class Handover:
     #: None to compare or to write SQL: env.py then connects by itself
     connection: Connection | None = None
     purpose: Purpose = Purpose.WRITE
+
+
+def how_it_ended(target: Target, ended: Sequence[Reason | None]) -> Reason | None:
+    """Why env.py had nothing to run, None where it ran all; raises `EnvironmentError` where it ran less than that."""
+    if not ended:
+        raise EnvironmentError(
+            f"{target.name}: env.py ended without running the migrations to their end; it has to call "
+            "`context.run_migrations()`, and must let exceptions through"
+        )
+    return ended[0]
 
 
 class EnvironmentTarget:

@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from orchestrator import classic, databases, failpoints, logs
-from orchestrator.environment import HANDOVER, Handover, version_options
+from orchestrator.environment import HANDOVER, Handover, how_it_ended, version_options
 from orchestrator.errors import EnvironmentError, ScriptsError  # noqa: A004 - Alembic's word
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Job, Route
@@ -281,12 +281,9 @@ class Work:
         return self.job.command is Command.STAMP or here <= start
 
     def _run_environment(self, route: Route, **options: Any) -> Reason | None:
-        """Run env.py once, with the steps of the route as what Alembic calls the migrations function.
-
-        Returns why nothing was due any more, when somebody else came between our look and Alembic's own.
-        """
+        """Run env.py once, with the steps of the route as what Alembic calls the migrations function."""
         purge = self.job.command is Command.STAMP and not self.scripts.knows(self.heads or ())
-        moved: list[Reason] = []
+        ended: list[Reason | None] = []
 
         def upgrade(heads: Sequence[str], context: MigrationContext) -> Iterator[Any]:
             assert context.connection is not None
@@ -294,7 +291,7 @@ class Work:
                 classic.refuse_elsewhere(self.target, context.connection)
             way = route if purge else self._way_from(heads, route, context)
             if isinstance(way, Reason):
-                moved.append(way)
+                ended.append(way)
                 return
             self.session = self.backend.session(context.connection)
             journal = self.backend.journal(context.connection, self.target, found=tuple(heads))
@@ -306,6 +303,7 @@ class Work:
                 with logs.bound(revision=self.revision), self._journalled(journal, self.revision):
                     yield step
             self.revision = None
+            ended.append(None)
 
         with EnvironmentContext(
             self.scripts.config,
@@ -317,7 +315,7 @@ class Work:
             **options,
         ):
             self.scripts.directory.run_env()
-        return moved[0] if moved else None
+        return how_it_ended(self.target, ended)
 
     def _journalled(self, journal: databases.Journal, revision: str) -> contextlib.AbstractContextManager[None]:
         """A stamp runs no statement of a revision."""
