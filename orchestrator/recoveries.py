@@ -48,9 +48,12 @@ class Past:
         return outcome is None or job.target in self.unsettled or waits(outcome)
 
     def is_left(self, job: Job) -> bool:
-        """Whether a job never ended, or is undone again."""
-        if self.is_waiting(job):
-            return True
+        """Whether a job never ended, or is undone again: an upgrade, by a backup that was restored.
+
+        Whoever went up again after a downgrade, or after a stamp, has done so on purpose.
+        """
+        if self.is_waiting(job) or job.command is not Command.UPGRADE:
+            return self.is_waiting(job)
         heads = self.heads(job.target)
         done = self.outcomes[job.target].status in DONE
         return done and heads is not None and not self.is_there(job, heads)
@@ -68,8 +71,10 @@ class Past:
     def may_have_run(self, job: Job) -> bool:
         """Whether an earlier try may have done the job, wholly or in part."""
         outcome = self.outcomes.get(job.target)
+        tried = {Status.LOST, Status.DEFERRED, Status.FAILED}
+        # A try of which nothing was to be seen when its runner died may have committed since.
         return job.target in self.unsettled or (
-            outcome is not None and outcome.status in {Status.LOST, Status.DEFERRED, Status.FAILED}
+            outcome is not None and (outcome.status in tried or (outcome.status in LEFT and outcome.attempts > 0))
         )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import Project, ledger
+from orchestrator import Project, ledger, worker
 from orchestrator.errors import ExitCode, LeaseHeld, Refused, ScriptsError, UsageError
 from orchestrator.events import Event, JobStarted, RunStarted
+from orchestrator.ledger import this_process
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.plans import Command
 from orchestrator.rollout import StopSignal
@@ -173,6 +174,42 @@ def test_a_revision_that_cannot_go_down_is_refused_before_anything_is_done(folde
             with pytest.raises(ScriptsError, match=r"r003 \(4 targets\): its `downgrade` raises"):
                 attempt()
     assert version(folder, "a") == "r004"
+
+
+def test_a_worker_that_outlives_its_runner_and_a_reconciliation_is_taken_back_as_well(folder: Path) -> None:
+    with fleet(folder, "a", "b") as project:
+        plan = project.plan()
+        lease = project.ledger.acquire(this_process("ops"))
+        run = project.ledger.open_run(plan, operator="ops", fleet=2, lease=lease)
+        job = next(plan.jobs)
+        project.ledger.start(run.id, job)
+        project.ledger.release(lease)
+        assert project.runs.reconcile().settled == (run.id,)
+        (target,) = [target for target in project.registry.targets if target.name == job.target]
+        settings = worker.WorkerSettings(config=folder / "alembic.ini", run=run.id, log=folder / "log")
+        assert worker.run_job(job, target, settings).status is Status.UPGRADED
+        report = project.runs.resume(executor="inline")
+        assert report is not None
+        assert report.counts["upgraded"] == 2
+        _, back = project.runs.rollback_plan()
+        assert {job.target for job in back.jobs} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("command", "wanted"), [(Command.DOWNGRADE, "r001"), (Command.STAMP, "r002")])
+def test_who_went_up_again_after_a_downgrade_or_a_stamp_is_left_alone(
+    folder: Path, command: Command, wanted: str
+) -> None:
+    with fleet(folder) as project:
+        project.run(project.plan("r003"), executor="inline")
+        stop = StopSignal()
+        plan = project.plan(wanted, command=command)
+        project.run(plan, executor="inline", stop=stop, listeners=[stopping_at(2, stop)])
+        with sqlite3.connect(folder / "db" / "a.db") as connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'r004'")
+        report = project.runs.resume(executor="inline")
+        assert report is not None
+        assert report.status is RunStatus.SUCCEEDED
+    assert [version(folder, name) for name in NAMES] == ["r004", wanted, wanted, wanted]
 
 
 def test_what_could_not_be_read_at_first_is_taken_back_as_well(folder: Path) -> None:
