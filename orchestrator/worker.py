@@ -344,8 +344,6 @@ class Work:
             return Route(path=job.path, wanted=job.wanted)
         if self._is_reached(heads):
             return _VERIFIED if (job.resumed or self.begun) and not self.overtaken else _CONCURRENT
-        if job.command is Command.STAMP:
-            return Route(path=(), wanted=job.wanted)
         return self._rest_of_the_way(heads) or Reason(
             code="moved", text=f"is at {', '.join(heads) or 'base'} now, not where the plan saw it; plan again"
         )
@@ -353,7 +351,7 @@ class Work:
     def _rest_of_the_way(self, heads: tuple[str, ...]) -> Route | None:
         """From where an earlier try, or somebody else, has brought the target; None when that is off the way."""
         job = self.job
-        if not self.scripts.knows(heads):
+        if job.command is Command.STAMP or not self.scripts.knows(heads):
             return None
         if job.command is Command.UPGRADE:
             return self.scripts.route_to(heads, job.wanted)

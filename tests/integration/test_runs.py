@@ -212,6 +212,16 @@ def test_who_went_up_again_after_a_downgrade_or_a_stamp_is_left_alone(
     assert [version(folder, name) for name in NAMES] == ["r004", wanted, wanted, wanted]
 
 
+def test_a_stamp_is_not_put_on_what_has_moved_since_it_was_planned(folder: Path) -> None:
+    with fleet(folder, "a", "b") as project:
+        project.run(project.plan("r003"), executor="inline")
+        plan = project.plan("r002", command=Command.STAMP)
+        project.run(project.plan("r004", tenants=["a"]), executor="inline")
+        report = project.run(plan, executor="inline")
+        assert {one.target: one.reason and one.reason.code for one in report.outcomes} == {"a": "moved", "b": None}
+    assert [version(folder, name) for name in ("a", "b")] == ["r004", "r002"]
+
+
 def test_what_could_not_be_read_at_first_is_taken_back_as_well(folder: Path) -> None:
     with fleet(folder, "a", "b") as project:
         (folder / "db" / "b.db").write_bytes(b"no database" * 100)
