@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     random.add_argument("--seed", type=int, default=1)
     random.add_argument("--tenants", type=int, default=60)
     random.add_argument("--autocommit", action="store_true", help="with a revision that leaves its transaction")
+    random.add_argument("--terminate", action="store_true", help="SIGTERM instead, once or twice")
     random.add_argument("--server", action="store_true", help="kill the database server instead")
     points = harnesses.add_parser("points", help="SIGKILL at every place of every command")
     points.set_defaults(harness=_points)
@@ -63,12 +64,13 @@ def _kills(asked: argparse.Namespace, engine: str) -> int:
     if asked.server and engine == "sqlite":
         return 0
     variant = ("-server" if asked.server else "") + ("-autocommit" if asked.autocommit else "")
+    variant += "-terminate" if asked.terminate else ""
     name = f"{engine}-{asked.tenants}{variant}-seed{asked.seed}"
     size = grounds.Size(tenants=asked.tenants, revisions=8, autocommit=asked.autocommit)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(mortal(engine)) if asked.server else None
         ground = stack.enter_context(grounds.ground(engine, size, server.url if server else None))
-        series = kills.Series(ground, asked.seed, server)
+        series = kills.Series(ground, asked.seed, server, terminate=asked.terminate)
         verdicts = kills.soak(series, RESULTS / f"{name}.jsonl", asked.kills)
     print(f"{name}: {kills.summary(verdicts)}", flush=True)
     return int(any(verdict.problems for verdict in verdicts))

@@ -31,6 +31,8 @@ UPGRADE = ("upgrade", "--all")
 _WORKERS, _GROUPS = 20, 20
 #: how likely a `resume` is killed as well, and how often in a row
 AGAIN, _ROW = 0.35, 5
+#: exit status of a run that was told to stop
+_TERMINATED = 143
 #: how long a killed server stays away, in seconds
 _AWAY = (1.0, 4.0)
 
@@ -103,8 +105,17 @@ class Reader:
 class Series:
     """Kills of one fleet."""
 
-    def __init__(self, ground: Ground, seed: int, server: Mortal | None = None, *, again: float = AGAIN) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        seed: int,
+        server: Mortal | None = None,
+        *,
+        again: float = AGAIN,
+        terminate: bool = False,
+    ) -> None:
         self._ground = ground
+        self._terminate = terminate
         self._seed = seed
         self._again = again
         self._server = server
@@ -146,6 +157,7 @@ class Series:
                 last = time.monotonic()
                 kills += 1
                 done = self._wait(again, problems)
+            problems += _unexpected(done, victim, ledgers.read(self._ground.folder))
             problems += self._finish(done, victim, notes)
             seconds = time.monotonic() - last
         problems += [*reader.problems, *self._ground.problems(), *self._left()]
@@ -157,6 +169,8 @@ class Series:
     def _victim(self, chance: random.Random) -> Victim:
         if self._server is not None:
             return Victim.SERVER
+        if self._terminate:
+            return Victim.TERMINATED
         drawn = chance.randrange(100)
         if drawn < _WORKERS:
             return Victim.WORKER
@@ -184,7 +198,7 @@ class Series:
         """A worker may have to be waited for: none is there in the first moments."""
         deadline = time.monotonic() + seconds
         while running.process.poll() is None and time.monotonic() < deadline:
-            if running.kill(victim, chance):
+            if running.terminate(chance) if victim is Victim.TERMINATED else running.kill(victim, chance):
                 return True
             time.sleep(0.005)
         return False
@@ -227,14 +241,24 @@ class Series:
         return survivors + sessions
 
 
+def _unexpected(done: Done, victim: Victim, book: ledgers.Book | None) -> list[str]:
+    """What a run that was asked to stop may not do: end with another code, or be recorded as anything else."""
+    if victim is not Victim.TERMINATED or done.exit_status in (0, KILLED):
+        return []
+    latest = next(iter(book.runs.values()), "") if book is not None else ""
+    if done.exit_status != _TERMINATED or latest not in ("", "interrupted"):
+        return [f"SIGTERM: ended with {done.exit_status}, recorded as {latest!r}: {done.text[-600:]}"]
+    return []
+
+
 def _remedies(done: Done, book: ledgers.Book | None) -> list[tuple[str, ...]]:
-    """What is to be typed after a command that ended so."""
+    """What is to be typed after a command that ended so; each of them says what to type itself."""
     if done.exit_status == 0:
         return []
     if book is None or not book.runs:
         return [UPGRADE]
     # A run that ended by itself may have given targets up as lost: those are for `retry`.
-    return [RESUME] if done.exit_status in (KILLED, 4) else [RESUME, ("retry",)]
+    return [RESUME] if done.exit_status in (KILLED, 4, _TERMINATED) else [RESUME, ("retry",)]
 
 
 def _used(ledger: Path, since: float) -> bool:

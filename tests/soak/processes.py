@@ -28,6 +28,8 @@ class Victim(enum.StrEnum):
     WORKER = "worker"
     GROUP = "group"
     SERVER = "server"
+    #: the orchestrator, by SIGTERM, once or twice
+    TERMINATED = "terminated"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,16 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return bool(family)
+
+    def terminate(self, chance: random.Random) -> bool:
+        """SIGTERM, which lets what is in flight finish; in every other case again, which does not."""
+        if self.process.poll() is not None:
+            return False
+        self.process.terminate()
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 0.5))
+            self.process.terminate()
+        return True
 
     def wait(self, seconds: float = 300) -> Done:
         """What it did; the text of one that was killed is what it had said until then."""

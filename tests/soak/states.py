@@ -83,6 +83,7 @@ class FleetMachine(RuleBasedStateMachine):
         histories.write(self._folder, size=0)
         (self._folder / "tenants").mkdir()
         self._project = Project(folder=self._folder)
+        self._ledger, self._backup = self._folder / ".orchestrate", self._folder / "yesterday"
         self.tenants: dict[str, Tenant] = {}
         #: files of tenants that have left, which nobody may touch any more
         self.gone: dict[Path, bytes] = {}
@@ -230,7 +231,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_ledger(self) -> None:
-        shutil.rmtree(self._folder / ".orchestrate", ignore_errors=True)
+        shutil.rmtree(self._ledger, ignore_errors=True)
         done = self._run("runs", "reconcile", inline=False)
         assert done.exit_status == 0, f"{done}"
         book = ledgers.read(self._folder)
@@ -239,6 +240,21 @@ class FleetMachine(RuleBasedStateMachine):
         for name, claim in book.claims.items():
             self.tenants[name].moved = False
             assert claim.at == self._heads(name)
+
+    @rule()
+    def back_up_the_ledger(self) -> None:
+        if self._ledger.exists():
+            shutil.rmtree(self._backup, ignore_errors=True)
+            shutil.copytree(self._ledger, self._backup)
+
+    @rule()
+    def restore_an_old_ledger(self) -> None:
+        """What it says is of yesterday; nobody may be harmed who believes it."""
+        if self._backup.exists():
+            shutil.rmtree(self._ledger, ignore_errors=True)
+            shutil.copytree(self._backup, self._ledger)
+            for tenant in self.tenants.values():
+                tenant.moved = True
 
     @rule()
     def start_a_second_one(self) -> None:
