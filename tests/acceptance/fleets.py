@@ -22,6 +22,15 @@ from tests.services import fixtures
 PASSWORD = "FLEET_DB_PASSWORD"
 
 
+@dataclasses.dataclass
+class _Patience:
+    seconds: float = 300
+
+
+#: how long a command may take; the long forms have more of it
+PATIENCE = _Patience()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Done:
     """What a command did."""
@@ -71,7 +80,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE.seconds,
             check=False,
         )
         done = Done(

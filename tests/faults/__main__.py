@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.acceptance import fleets
 from tests.faults import cuts, ledgers, orphans, outages, pooling, rivals
 from tests.faults.stage import Figures, Stage
 from tests.services import servers
@@ -99,6 +100,7 @@ def main() -> int:
         parser.error(f"no scenario begins like that; there are: {', '.join(scenarios())}")
     # What the machine's surroundings would change in the commands.
     os.environ.pop("CI", None)
+    fleets.PATIENCE.seconds = 3600
     failed = [name for name, good in _play(wanted, given.rounds, given.seed) if not good]
     print(f"{len(wanted) - len(failed)} of {len(wanted)} scenarios held", *failed, sep="\n  failed: ")
     return 1 if failed else 0

@@ -147,11 +147,11 @@ class Command:
                 start_new_session=True,
             )
 
-    def wait(self, timeout: float = 300) -> Done:
+    def wait(self) -> Done:
         """When it has ended by itself."""
         return Done(
             command=self._arguments,
-            exit_status=self.process.wait(timeout),
+            exit_status=self.process.wait(fleets.PATIENCE.seconds),
             output=(self._folder / "output").read_text(),
             errors=(self._folder / "errors").read_text(),
         )
