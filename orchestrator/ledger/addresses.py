@@ -16,6 +16,8 @@ from orchestrator.tenants import is_cut_short, keep_secret, server_of
 #: seconds to wait for another writer of a SQLite ledger, or for a server to answer
 _BUSY_WAIT_S = 30
 _CONNECT_WAIT_S = 10
+#: a server that vanished without a word is noticed within a minute: by default it would hold up a run for two hours
+_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 _REMEDY = (
     "set `ledger:` in tenants.yaml, or ORCHESTRATE_LEDGER, to something like "
@@ -100,7 +102,7 @@ def _connect_args(url: URL) -> dict[str, Any]:
         return {"timeout": _BUSY_WAIT_S}
     if url.get_driver_name() not in {"psycopg", "psycopg2"}:
         return {}
-    wanted = {"connect_timeout": _CONNECT_WAIT_S, "application_name": "orchestrate/ledger"}
+    wanted = {"connect_timeout": _CONNECT_WAIT_S, "application_name": "orchestrate/ledger", **_ALIVE}
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 

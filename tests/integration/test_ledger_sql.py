@@ -11,6 +11,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine, event, inspect, select, text
@@ -18,7 +19,7 @@ from sqlalchemy.engine import Engine
 
 import orchestrator.ledger
 from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError
-from orchestrator.ledger import open_ledger, tables, versions
+from orchestrator.ledger import addresses, open_ledger, tables, versions
 from orchestrator.ledger.contract import failure, job, outcome, plan, settled, wave
 from orchestrator.outcomes import RunStatus, Status
 from tests.integration.ledgers import SCOPE, file, raw, url
@@ -282,6 +283,16 @@ def test_an_unreachable_server_is_an_error_without_the_password() -> None:
         open_ledger("postgresql+psycopg://app:S3cr3t@127.0.0.1:1/ledger?connect_timeout=2", **SCOPE)
     assert "S3cr3t" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+def test_a_server_that_vanishes_is_noticed_unless_the_url_says_how(postgres_database: URL) -> None:
+    given = postgres_database.update_query_dict({"keepalives_idle": "7"})
+    engine = addresses.engine_for(given)
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        used = driver.info.get_parameters()
+    engine.dispose()
+    assert (used["keepalives_idle"], used["keepalives_count"], used["tcp_user_timeout"]) == ("7", "3", "60000")
 
 
 @pytest.mark.parametrize(
