@@ -112,6 +112,8 @@ class Recording:
             raise self._refuse(statement, strayed) from None
 
     def _dispatch(self, statement: Statement, digest: str, cursor: Any, context: Any, run: Run) -> bool:
+        if statements.ends_transaction_inside(statement):
+            raise Strayed("ends a transaction in the middle of several statements: give them to op.execute one by one")
         kind = self._kind(statement)
         if kind is StatementKind.READ:
             self._replay.look(at_catalog=statement.looks_at_catalog)

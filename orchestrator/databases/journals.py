@@ -120,6 +120,12 @@ class StatementJournal:
                 "executescript), which commits what came before and then each statement of the script, so that a crash "
                 "could part them; nothing of it was done; give the statements to op.execute, one by one"
             )
+        if traits.commits_around:
+            raise JournalMismatch(
+                f"{self._target.name}: revision {revision} commits past SQLAlchemy (line {traits.commits_around[0]}: "
+                "get_bind().connection.commit()), so that nobody could tell after a crash what was done; nothing of it "
+                "was done; write op.get_bind().commit()"
+            )
         if self._policy.dialect is not Dialect.MYSQL:
             return
         if traits.rebuilds:
@@ -142,11 +148,11 @@ class StatementJournal:
 
     def _mismatch(self, mark: Mark, entries: list[Entry], what: str) -> JournalMismatch:
         """What is wrong, where it stopped, and the ways out."""
-        stopped = ""
-        if entries:
-            last = entries[-1]
-            verb = "in" if last.state is State.INTENDED else "after"
-            stopped = f" It stopped {verb} statement {last.position}, {last.summary or last.kind.value}."
+        if not entries:
+            return JournalMismatch(f"{self._target.name}: {what}; mend the file and run again")
+        last = entries[-1]
+        verb = "in" if last.state is State.INTENDED else "after"
+        stopped = f" It stopped {verb} statement {last.position}, {last.summary or last.kind.value}."
         forget = self._table.statement(mark.revision)
         return JournalMismatch(
             f"{self._target.name}: {what}.{stopped} Either bring its file back as it was and run again; or undo by "

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 _KNOWN = frozenset({"alembic", "sqlalchemy", "typing_extensions", *sys.stdlib_module_names})
 _COMMITTING = frozenset({"autocommit_block", "commit"})
 _AROUND_US = frozenset({"raw_connection", "driver_connection", "dbapi_connection", "cursor", "create_engine"})
-_COMMIT_TEXT = re.compile(r"\bAUTOCOMMIT\b|^\s*(?:COMMIT|BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
+_COMMIT_TEXT = re.compile(r"\bAUTOCOMMIT\b|(?:^|;)\s*(?:COMMIT|END|BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _LOCK_TABLES = re.compile(r"(?:^|;)\s*LOCK\s+TABLES?\b", re.IGNORECASE)
 
 
@@ -29,6 +29,8 @@ class Traits:
     locks_tables: tuple[int, ...] = ()
     #: sends statements that do not pass SQLAlchemy's connection, at these lines
     goes_around: tuple[int, ...] = ()
+    #: commits by the driver's own method, which nothing else hears of, at these lines
+    commits_around: tuple[int, ...] = ()
     #: hands a whole script to SQLite's driver, which commits what came before, at these lines
     runs_script: tuple[int, ...] = ()
 
@@ -46,6 +48,7 @@ def traits_of(source: bytes) -> Traits:
         rebuilds=() if any(_name(node) == "dialect" for node in nodes) else _lines(filter(_rebuilds, nodes)),
         locks_tables=_lines(node for node in nodes if _says(node, _LOCK_TABLES)),
         goes_around=_lines(node for node in nodes if _name(node) in _AROUND_US),
+        commits_around=_lines(filter(_commits_around, nodes)),
         runs_script=_lines(node for node in nodes if _name(node) == "executescript"),
     )
 
@@ -74,6 +77,14 @@ def _name(node: ast.AST) -> str:
 
 def _says(node: ast.AST, pattern: re.Pattern[str]) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and pattern.search(node.value) is not None
+
+
+def _commits_around(node: ast.AST) -> bool:
+    """`op.get_bind().connection.commit()`; of a name it cannot be told whose connection it is."""
+    if not (isinstance(node, ast.Attribute) and node.attr == "commit" and isinstance(node.value, ast.Attribute)):
+        return False
+    owner = node.value.value
+    return _name(node.value) == "connection" and isinstance(owner, ast.Call) and _name(owner.func) == "get_bind"
 
 
 def _rebuilds(node: ast.AST) -> bool:

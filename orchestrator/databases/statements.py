@@ -35,6 +35,7 @@ _LOCKS_ROWS = re.compile(r"\b(?:FOR\s+(?:NO\s+KEY\s+)?UPDATE|ON\s+(?:DUPLICATE\s
 _HAS_BODY = re.compile(
     r"^\s*(?:CREATE\b.*?\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b|BEGIN\s+NOT\s+ATOMIC\b)", re.IGNORECASE
 )
+_ENDS_INSIDE = re.compile(r";\s*(?:COMMIT|END|ABORT|ROLLBACK(?!\s+TO)|BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _SEVERAL = re.compile(r";\s*\S")
 _TEMPORARY = re.compile(r"^\s*(?:CREATE|DROP)\b(?:\s+OR\s+REPLACE)?\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\b", re.I)
 _CATALOG = re.compile(
@@ -126,6 +127,11 @@ def strip(text: str, dialect: Dialect) -> str:
         text = _MYSQL_CODE.sub(lambda found: found["kept"] or f" {found['code']} ", text)
     noise = _MYSQL_NOISE if dialect is Dialect.MYSQL else _STANDARD_NOISE
     return noise.sub(_quiet, text).strip().rstrip(";").rstrip()
+
+
+def ends_transaction_inside(statement: Statement) -> bool:
+    """Whether a text of several statements commits, or gives up, between two of them."""
+    return _ENDS_INSIDE.search(statement.bare) is not None and not _HAS_BODY.search(statement.bare)
 
 
 def unquoted(name: str) -> str:

@@ -238,3 +238,19 @@ def test_a_script_that_commits_behind_our_back_is_refused_on_sqlite(tmp_path: Pa
     assert "executescript" in message
     assert "give the statements to op.execute" in message
     assert markers(target) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("op.execute(\"INSERT INTO markers VALUES ('y'); COMMIT\")", "ends a transaction in the middle"),
+        ("op.get_bind().connection.commit()", "commits past SQLAlchemy"),
+    ],
+)
+def test_a_commit_that_nobody_would_hear_of_is_refused(
+    tmp_path: Path, schema: Target, statement: str, told: str
+) -> None:
+    write(tmp_path, FIRST, f"op.execute(\"INSERT INTO markers VALUES ('x')\")\n{statement}")
+    succeed(tmp_path, schema, 1, start=0)
+    assert told in fail(tmp_path, schema, 2)
+    assert markers(schema) == []
