@@ -294,8 +294,8 @@ def _is_in_flight(connection: Connection) -> bool:
 
 
 def _lock_name(target: Target) -> str:
-    """The database is hashed: names of locks are short, server-wide and blind to case."""
-    return f"orchestrate:{lock_digest(target.url.database or '', '', size=16).hex()}"
+    """The database is hashed: names of locks are short and server-wide; servers may be blind to a database's case."""
+    return f"orchestrate:{lock_digest((target.url.database or '').lower(), '', size=16).hex()}"
 
 
 def _marker(application: str, target: Target) -> str:

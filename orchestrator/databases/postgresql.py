@@ -36,6 +36,8 @@ _FIRST_ERROR = "orchestrate.first_error"
 _IDLE_IN_TRANSACTION = 60.0
 #: how often a working server session looks whether its client is still there, in seconds
 _CHECK_INTERVAL = 1.0
+#: a server that vanished without a word is noticed in three minutes, and a shorter break does not cut a long statement
+_ALIVE = {"keepalives_idle": 60, "keepalives_interval": 30, "keepalives_count": 4}
 _NAME_BYTES = 63
 #: libpq takes shorter times for this one
 _SHORTEST_CONNECT_TIMEOUT = 2
@@ -268,11 +270,11 @@ BACKEND = PostgreSQL()
 
 
 def _connect_defaults(url: URL, timeout: float) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"connect_timeout": max(_SHORTEST_CONNECT_TIMEOUT, math.ceil(timeout))}
+    defaults: dict[str, Any] = {"connect_timeout": max(_SHORTEST_CONNECT_TIMEOUT, math.ceil(timeout)), **_ALIVE}
     if url.get_driver_name() == "psycopg":
         # A statement prepared in one schema fails in the next when the tables' columns differ.
         defaults["prepare_threshold"] = None
-    return defaults
+    return {name: value for name, value in defaults.items() if name not in url.query}
 
 
 def _open(access: Access, *, keep: bool = False, **options: Any) -> Engine:
