@@ -50,6 +50,9 @@ def _arguments() -> argparse.Namespace:
     points.set_defaults(harness=_points)
     points.add_argument("--tenants", type=int, default=3)
     points.add_argument("--every", type=int, default=1)
+    points.add_argument("--pairs", type=int, default=0, help="so many upgrades, each killed, its resume killed as well")
+    points.add_argument("--seed", type=int, default=1)
+    points.add_argument("--per-revision", action="store_true", help="commit after each revision")
     points.add_argument("--scenario", action="append", choices=[each.name for each in crash_points.SCENARIOS])
     states = harnesses.add_parser("states", help="anything in any order, on SQLite")
     states.set_defaults(harness=_states, engine="sqlite")
@@ -77,23 +80,19 @@ def _kills(asked: argparse.Namespace, engine: str) -> int:
 
 
 def _points(asked: argparse.Namespace, engine: str) -> int:
-    wrong = 0
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for scenario in crash_points.SCENARIOS:
-        if asked.scenario and scenario.name not in asked.scenario:
-            continue
-        size = grounds.Size(tenants=asked.tenants, revisions=8, starts=(0, 3, 1), autocommit=True)
-        with grounds.ground(engine, size) as ground, launcher() as commands:
-            began = time.monotonic()
-            stage = crash_points.Stage(ground=ground, launcher=commands)
-            found = list(
-                _told(engine, scenario, crash_points.sweep(stage, scenario, crash_points.points(every=asked.every)))
-            )
-        bad = sum(bool(crash.problems) for crash in found)
-        print(
-            f"{engine}, {scenario.name}: {len(found)} points, {bad} wrong, {time.monotonic() - began:.0f} s", flush=True
-        )
-        wrong += bad
+    size = grounds.Size(
+        tenants=asked.tenants, revisions=8, starts=(0, 3, 1), autocommit=True, per_revision=asked.per_revision
+    )
+    chosen = [each for each in crash_points.SCENARIOS if not asked.scenario or each.name in asked.scenario]
+    wrong = 0
+    with grounds.ground(engine, size) as ground, launcher() as commands:
+        stage = crash_points.Stage(ground=ground, launcher=commands)
+        if asked.pairs:
+            return int(_told(engine, f"pairs of seed {asked.seed}", crash_points.pairs(stage, asked.seed, asked.pairs)))
+        for scenario in chosen:
+            places = crash_points.points(every=asked.every)
+            wrong += _told(engine, scenario.name, crash_points.sweep(stage, scenario, places))
     return int(wrong > 0)
 
 
@@ -112,16 +111,19 @@ def _states(asked: argparse.Namespace, engine: str) -> int:
     return 0
 
 
-def _told(
-    engine: str, scenario: crash_points.Scenario, crashes: Iterator[crash_points.Crash]
-) -> Iterator[crash_points.Crash]:
+def _told(engine: str, name: str, crashes: Iterator[crash_points.Crash]) -> int:
+    """Write down each, print those that were wrong, and a summary; returns how many were wrong."""
+    began, done, wrong = time.monotonic(), 0, 0
     with (RESULTS / f"points-{engine}.jsonl").open("a") as file:
         for crash in crashes:
-            line = json.dumps({"scenario": scenario.name, **dataclasses.asdict(crash)})
+            line = json.dumps({"scenario": name, **dataclasses.asdict(crash)})
             file.write(f"{line}\n")
+            done += 1
+            wrong += bool(crash.problems)
             if crash.problems:
                 print(line, flush=True)
-            yield crash
+    print(f"{engine}, {name}: {done} points, {wrong} wrong, {time.monotonic() - began:.0f} s", flush=True)
+    return wrong
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 import re
 import signal
 import time
@@ -19,8 +20,8 @@ KILLED = -signal.SIGKILL
 INLINE = ("--executor", "inline")
 UPGRADE = ("upgrade", "--all", *INLINE)
 RESUME = ("resume", *INLINE)
-#: resuming a resume ends somewhere; far fewer are needed
-_PATIENCE = 8
+#: among which two are drawn; a command that passes fewer of them ends by itself
+_PLACES = (20, 320)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,20 @@ def sweep(stage: Stage, scenario: Scenario, numbers: Iterator[int]) -> Iterator[
         if done.exit_status != KILLED:
             assert done.exit_status == 0, f"{done}"
             return
+
+
+def pairs(stage: Stage, seed: int, number: int) -> Iterator[Crash]:
+    """Kill an upgrade at a place drawn by the seed, and its `resume` at another; then go on and look."""
+    chance = random.Random(seed)
+    for _ in range(number):
+        stage.ground.reset(ledger=True)
+        first, second = chance.randint(*_PLACES), chance.randint(*_PLACES)
+        done = [stage.run(*UPGRADE, failpoint=f"{first}:kill", exit_status=None)]
+        done.append(stage.run(*RESUME, failpoint=f"{second}:kill", exit_status=None))
+        if done[-1].exit_status == KILLED or "nothing to resume" in done[-1].text:
+            _resume(stage)
+        problems = (*stage.ground.problems(), *_sessions(stage))
+        yield Crash(number=first, place=" / ".join(_place(each) for each in done), problems=problems)
 
 
 def points(*, every: int = 1, offset: int = 0) -> Iterator[int]:

@@ -36,6 +36,8 @@ class Size:
     starts: Sequence[int] = (0, 0, 3, 0, 1)
     #: one more revision at the end, which leaves its transaction to build an index
     autocommit: bool = False
+    #: commit after each revision
+    per_revision: bool = False
 
     @property
     def ids(self) -> list[str]:
@@ -65,7 +67,10 @@ class Ground(abc.ABC):
         )
         self.project = fleets.Project(folder=self.folder, environment=self.environment())
         names = "".join(f"  {member.name}: {{}}\n" for member in self.members)
-        self.project.write_registry(f"version: 1\nproject: soak\ndefaults:\n{self.template()}\ntenants:\n{names}")
+        transaction = "\n  transaction: revision" if size.per_revision else ""
+        self.project.write_registry(
+            f"version: 1\nproject: soak\ndefaults:\n{self.template()}{transaction}\ntenants:\n{names}"
+        )
 
     @abc.abstractmethod
     def place(self, name: str) -> URL:
