@@ -62,6 +62,7 @@ _OF_BOTH: dict[str, Callable[[Stage, int, str], Figures]] = {
     "ambiguous-commits": lambda stage, rounds, kind: cuts.ambiguous_commits(stage, kind, before=rounds, after=rounds),
     "resets-1": lambda stage, rounds, kind: cuts.random_resets(stage, kind, count=5 * rounds, statements=0.01),
     "resets-5": lambda stage, rounds, kind: cuts.random_resets(stage, kind, count=rounds, statements=0.05),
+    "stalls": lambda stage, rounds, kind: cuts.stalls(stage, kind, seconds=60, limit=10),
     "crowded": lambda stage, rounds, kind: outages.crowded(stage, kind, count=2 * rounds, slots=20, jobs=64),
     "locked-table": lambda stage, rounds, kind: rivals.locked_table(
         stage, kind, seconds=60, busy="[5s, 10s, 20s, 30s, 60s]", count=10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from tests.acceptance.fleets import report_of
+from tests.acceptance.fleets import outcomes_of, report_of
 from tests.faults.proxy import proxied
-from tests.faults.rules import CutCommits, RandomResets
+from tests.faults.rules import CutCommits, RandomResets, Stall
 from tests.faults.stage import Figures, Stage, assert_at_head, assert_told_truly
 
 KINDS = ("postgresql", "mariadb")
@@ -70,3 +70,25 @@ def random_resets(stage: Stage, kind: str, *, count: int, statements: float, con
         assert done.exit_status == 0, f"{figures}\n{done}"
         assert_at_head(fleet)
         return figures
+
+
+def stalls(stage: Stage, kind: str, *, seconds: float, limit: float) -> Figures:
+    """A statement gets stuck in the network for so long, which is longer than a job may take."""
+    server = stage.server(kind)
+    rule = Stall(r"CREATE TABLE invoices", seconds)
+    with (
+        proxied(server, rule) as proxy,
+        stage.fleet(server, proxy.url, count=3, size=2, settings=f"  timeouts: {{job: {limit:g}s}}\n") as fleet,
+    ):
+        done = fleet.orchestrate("upgrade", "--all", "--keep-going", "-o", "json", exit_status=None)
+        report = report_of(done)
+        assert rule.done
+        assert_told_truly(fleet, report)
+        assert done.exit_status == 1, f"{done}"
+        failed = [outcome for outcome in outcomes_of(report).values() if outcome["status"] != "upgraded"]
+        assert [(outcome["failure"] or {}).get("code") for outcome in failed] == ["job_timeout"], f"{done}"
+        # The server does not know yet that its client is gone.
+        again = fleet.orchestrate("retry", "--end-orphans", exit_status=None)
+        assert again.exit_status == 0, f"{done}\n{again}"
+        assert_at_head(fleet)
+        return {"seconds stuck": seconds, "limit of a job": limit, "ended at the limit": len(failed)}

@@ -31,6 +31,9 @@ class TestConnectionsThatBreak:
         assert figures["at head"] == 12
         assert figures["resets"]
 
+    def test_a_job_that_is_stuck_in_the_network_ends_at_its_limit(self, stage: Stage) -> None:
+        assert cuts.stalls(stage, "postgresql", seconds=60, limit=6)["ended at the limit"] == 1
+
 
 class TestServersInTrouble:
     def test_too_few_connections_fail_nobody(self, stage: Stage) -> None:
