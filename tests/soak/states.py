@@ -57,6 +57,12 @@ class Tenant:
             assert len(versions) <= 1, f"{self.path.name}: at {versions}"
         return (versions[0] if versions else 0), sorted(markers)
 
+    def has(self, table: str) -> bool:
+        """Whether there is a table of that name."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=rw", uri=True)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        return found is not None
+
     def applied_at(self, version: int) -> frozenset[int]:
         """The marker rows that it must have when its revisions have taken it there."""
         if version < self.version:
@@ -333,7 +339,10 @@ class FleetMachine(RuleBasedStateMachine):
         raise AssertionError("the first one neither ended nor came to its first job")
 
     def _is_poisoned(self, tenant: Tenant) -> bool:
-        return tenant.poison is not None and tenant.version < tenant.poison <= self.head
+        """Whether an upgrade cannot go on; with no version left, somebody else's table makes the tenant unversioned."""
+        if tenant.poison is None or tenant.poison in tenant.applied or not tenant.has(_table(tenant.poison)):
+            return False
+        return tenant.version == 0 or tenant.version < tenant.poison <= self.head
 
     def _heads(self, name: str) -> tuple[str, ...]:
         version = self.tenants[name].version
