@@ -47,8 +47,12 @@ _HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\
 _SIGNS = (
     "://", "passw", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "identified", "authorization",
     "bearer", "host", "missing \"=", "invalid ", "unexpected spaces", "in uri", "in percent-encoded", "netloc",
-    "ip address", "could not be cast", "does not appear", "key/value",
+    "ip address", "could not be cast", "does not appear", "key/value", "line ",
 )  # fmt: skip
+
+
+#: PostgreSQL's excerpt of a statement, which may begin and end within a secret
+_EXCERPT = re.compile(r"(?m)(\bLINE \d+: ).*")
 
 
 class _Secrets:
@@ -122,6 +126,7 @@ def scrub(text: str) -> str:
     lowered = text.lower()
     if not any(sign in lowered for sign in _SIGNS):
         return text
+    text = _EXCERPT.sub(rf"\1{MASK}", text)
     text = _SQL_SECRET.sub(rf"\1'{MASK}'", text)
     text = _URL_SECRET_WITH_BLANKS.sub(rf"\1{MASK}@", text)
     text = _URL_SECRET.sub(rf"\1{MASK}@", text)

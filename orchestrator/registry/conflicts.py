@@ -49,7 +49,12 @@ def address_of(target: Target) -> Hashable:
     if target.backend == "sqlite":
         return "sqlite", os.path.realpath(target.url.database or "")
     schema = (target.schema or "public") if target.backend == "postgresql" else ""
-    return target.backend, normalised_server(target), target.url.database, schema
+    return target.backend, normalised_server(target), _folded(target, target.url.database), schema
+
+
+def _folded(target: Target, database: str | None) -> str | None:
+    """MariaDB and MySQL may take names that differ in upper and lower case only for one database."""
+    return database.lower() if database is not None and target.backend == "mysql" else database
 
 
 def version_table_of(target: Target, address: Hashable) -> Hashable:
@@ -60,7 +65,7 @@ def version_table_of(target: Target, address: Hashable) -> Hashable:
     if schema is None:
         return address, table
     if target.backend == "mysql":
-        return ("mysql", normalised_server(target), schema, ""), table
+        return ("mysql", normalised_server(target), _folded(target, schema), ""), table
     return ("postgresql", normalised_server(target), target.url.database, schema), table
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from orchestrator.errors import Problem, RegistryError
 from orchestrator.registry.documents import Document, Path, Position
 
-
 #: characters of a problem that are told
 LONGEST_TEXT = 300
 

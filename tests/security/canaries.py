@@ -86,6 +86,10 @@ class Canary:
         kept = [f"{path}: {hit}" for path in self.files() for hit in secrets.found(path.read_bytes(), *known)]
         return [*said, *kept, *(f"argument: {one}" for one in self.seen), *self._in_ledger()]
 
+    def told(self) -> str:
+        """The leaks, for a test that fails."""
+        return "\n".join(self.leaks())
+
     def files(self) -> list[Path]:
         """Every file below the project that the user did not write a secret into."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
