@@ -270,11 +270,12 @@ class Project:
         registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
         with leased(self.ledger, manner) as lease:
             detail = {"asked": plan.asked, "jobs": sum(1 for _ in plan.jobs), "digest": plan.digest}
-            orphans = self.runs.supersede(lease, self.ledger)
+            # First the new run, then the end of the old ones: whoever dies in between leaves one to be resumed.
             run = self.ledger.open_run(
                 plan, operator=manner.operator, fleet=len(fleet.targets), parent=parent, lease=lease
             )
             self.ledger.note(manner.holder, action or plan.command.value, run=run.id, detail=detail)
+            orphans = self.runs.supersede(lease, self.ledger, run.id)
             return drive(run, plan, self.runs.place(self.ledger, orphans), manner)
 
     @functools.cached_property

@@ -146,7 +146,8 @@ class Runs:
             book.note(manner.holder, action, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
             reopened = book.adopt_run(run.id, lease, reopen=True)
             book.add_jobs(run.id, late)
-            return drive(reopened, plan, self.place(book, orphans={run.id}), manner)
+            orphans = self.supersede(lease, book, run.id) | {run.id}
+            return drive(reopened, plan, self.place(book, orphans), manner)
 
     def _find(self, book: Ledger, named: str | None, statuses: frozenset[RunStatus], action: str) -> Run | None:
         """The run that is meant, or the latest that the verb applies to; under the lease nobody else drives it."""
@@ -291,13 +292,14 @@ class Runs:
             reason = Reason(code="aborted", text=f"the run was aborted by {manner.operator}")
             return Aborted(run=self._end(book, found, lease, RunStatus.ABORTED, reason), live=False)
 
-    def supersede(self, lease: Lease, book: Ledger) -> frozenset[str]:
-        """Settle and close every open run, for a new one that takes their place; returns their ids."""
+    def supersede(self, lease: Lease, book: Ledger, by: str) -> frozenset[str]:
+        """Settle and close the open runs that are older than the one which takes their place; returns their ids."""
         reason = Reason(code="superseded", text="its runner died before it was done; a later run took its place")
-        runs = [run for run in book.open_runs() if run.status in _OPEN]
-        for run in runs:
-            self._end(book, run, lease, RunStatus.SUPERSEDED, reason)
-        return frozenset(run.id for run in runs)
+        runs = [run.id for run in book.open_runs()]
+        older = runs[runs.index(by) + 1 :]
+        for run in older:
+            self._end(book, book.run(run), lease, RunStatus.SUPERSEDED, reason)
+        return frozenset(older)
 
     @staticmethod
     def _abortable(book: Ledger, named: str | None) -> Run | None:

@@ -125,6 +125,18 @@ def test_a_new_run_takes_the_place_of_one_that_was_interrupted(folder: Path) -> 
             project.runs.resume(first.run)
 
 
+def test_a_runner_that_dies_while_it_takes_the_place_of_another_leaves_a_run_to_resume(folder: Path) -> None:
+    with fleet(folder) as project:
+        first = interrupted(project)
+        # What `Project.run` has written by the time it would close the first one.
+        second = project.ledger.open_run(project.plan(), operator="me", fleet=4)
+        report = project.runs.resume(executor="inline")
+        assert report is not None
+        assert (report.run, report.status) == (second.id, RunStatus.SUCCEEDED)
+        assert project.ledger.run(first.run).status is RunStatus.SUPERSEDED
+        assert project.ledger.open_runs() == []
+
+
 def test_what_failed_is_tried_again_in_the_same_run_and_gives_its_budget_back(folder: Path) -> None:
     with fleet(folder) as project:
         broken(folder, "b")
