@@ -47,6 +47,7 @@ class PostgresReader:
     def __init__(self) -> None:
         self._buffer = b""
         self._started = False
+        self._prepared: dict[bytes, bytes] = {}
 
     def read(self, data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         self._buffer += data
@@ -65,10 +66,17 @@ class PostgresReader:
         return offset + int(struct.unpack("!I", self._buffer[offset : offset + 4])[0])
 
     def _statement(self, message: bytes) -> bytes | None:
-        if message[:1] == b"Q":
-            return message[5:].rstrip(b"\0")
-        if message[:1] == b"P":
-            return message[5:].split(b"\0")[1]
+        """A prepared statement counts each time that it is bound."""
+        kind, body = message[:1], message[5:]
+        if kind == b"Q":
+            return body.rstrip(b"\0")
+        if kind == b"P":
+            name, text, *_ = body.split(b"\0")
+            self._prepared[name] = text
+            return None if name else text
+        if kind == b"B":
+            name = body.split(b"\0")[1]
+            return self._prepared.get(name) if name else None
         return None
 
 
