@@ -82,16 +82,10 @@ MISSING = Fault(
 )
 SYNTAX = Fault(RUN, "Correct the statement in the revision; it would fail for every tenant.")
 DUPLICATES = Fault(PERMANENT, "Remove the duplicate rows of this tenant, then run `orchestrate retry`.")
-ORPHANS = Fault(
-    PERMANENT, "Mend the rows of this tenant that refer to nothing, then run `orchestrate retry`."
-)
+ORPHANS = Fault(PERMANENT, "Mend the rows of this tenant that refer to nothing, then run `orchestrate retry`.")
 NULLS = Fault(PERMANENT, "Fill the empty values of this tenant, then run `orchestrate retry`.")
-CHECKED = Fault(
-    PERMANENT, "Mend the rows of this tenant that break the check, then run `orchestrate retry`."
-)
-UNFIT = Fault(
-    PERMANENT, "Mend the values of this tenant that do not fit the new type, then run `orchestrate retry`."
-)
+CHECKED = Fault(PERMANENT, "Mend the rows of this tenant that break the check, then run `orchestrate retry`.")
+UNFIT = Fault(PERMANENT, "Mend the values of this tenant that do not fit the new type, then run `orchestrate retry`.")
 DEPENDED = Fault(
     PERMANENT, "Something else depends on it, perhaps a view of this tenant's own: drop or change that first."
 )
