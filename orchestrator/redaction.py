@@ -147,8 +147,9 @@ def _forms(secret: str) -> frozenset[str]:
     """The secret as it may stand in a text: as it is, in a URL, in JSON, in a literal, in one within another."""
     plain = {secret, secret.strip(), re.sub(r"\s+", " ", secret)}
     in_urls = {quote(one, safe=safe) for one in plain for safe in ("", "/", " +")} | {quote_plus(one) for one in plain}
-    # Percent signs are doubled for a driver, or for alembic.ini.
-    forms = {form for one in plain | in_urls for form in (one, one.replace("%", "%%"), one.replace("'", "''"))}
+    # Quotes are doubled in SQL; percent signs for a driver, or for alembic.ini.
+    quoted = {form for one in plain | in_urls for form in (one, one.replace("'", "''"))}
+    forms = {form for one in quoted for form in (one, one.replace("%", "%%"))}
     for _ in range(2):
         forms |= {form for one in forms for form in _literals(one)}
     return frozenset(form for form in forms if len(form) >= _GRAM)

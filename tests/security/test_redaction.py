@@ -46,6 +46,7 @@ WRITINGS: list[Callable[[str], str]] = [
     lambda one: json.dumps({"dsn": one, "more": [1, 2]}),
     lambda one: json.dumps(json.dumps({"dsn": one}, ensure_ascii=False), ensure_ascii=False),
     lambda one: "CREATE ROLE a PASSWORD '" + one.replace("'", "''") + "' LOGIN",
+    lambda one: "[SQL: SELECT CAST('" + one.replace("'", "''").replace("%", "%%") + "' AS integer)]",
     lambda one: f"[SQL: SELECT '{one}']\n(Background on this error)",
     lambda one: f'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    connect({one!r})\n',
     lambda one: f"token={one}\nAuthorization: Bearer {one}",
