@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+import orchestrator
 from tests import checker, histories
 from tests.acceptance import fleets
 from tests.acceptance.fleets import Fleet, Project, outcomes_of, report_of
@@ -179,10 +180,10 @@ def test_no_statement_reaches_another_tenant(tmp_path: Path, postgres_database: 
     fleet = fleets.postgres_schemas(tmp_path / "project", postgres_database, count=count, size=8, starts=(0, 2, 5))
     with resets(postgres_database, seed=20261122):
         fleet.orchestrate("upgrade", "--all", "--keep-going", "--concurrency", "4", "-o", "json", exit_status=None)
-    for _ in range(3):
-        fleet.orchestrate("resume", exit_status=None)
-        fleet.orchestrate("retry", exit_status=None)
-    fleet.orchestrate("status", "--check")
+    while fleet.orchestrate("status", "--check", exit_status=None).exit_status == 5:
+        # What was cut off too often is lost or failed; nothing else is ever left to do.
+        resumed = fleet.orchestrate("resume", exit_status=None)
+        assert "nothing to resume" not in resumed.text or fleet.orchestrate("retry").exit_status == 0
 
     checker.assert_right(fleet.expected())
 
@@ -209,20 +210,26 @@ class Traces:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_resuming_a_run_that_is_done_writes_nothing(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_resuming_a_run_that_is_done_writes_nothing(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database: URL | None = None
     if kind == "sqlite":
         fleet = fleets.sqlite_fleet(tmp_path / "project", count=3, size=4, starts=(0, 2, 4))
     else:
         database = request.getfixturevalue("postgres_database")
         fleet = fleets.postgres_schemas(tmp_path / "project", database, count=3, size=4, starts=(0, 2, 4))
-    fleet.orchestrate("upgrade", "--all")
+    fleet.orchestrate("upgrade", "--all", "--executor", "inline")
     time.sleep(1.2)  # sessions that ended a moment ago tell their counts late
     traces = Traces(fleet, database)
     before = traces.take()
 
-    for _ in range(100 if THOROUGH else 20 if kind == "sqlite" else 5):
-        assert "nothing to resume" in fleet.orchestrate("resume").text
+    for name, value in fleet.project.environment.items():
+        monkeypatch.setenv(name, value)
+    project = orchestrator.Project.load(fleet.project.folder / "alembic.ini")
+    for _ in range(100 if THOROUGH else 19):
+        assert project.runs.resume() is None
+    assert "nothing to resume" in fleet.orchestrate("resume").text
 
     time.sleep(1.2 if database else 0)
     assert traces.take() == before

@@ -116,7 +116,7 @@ class Canary:
                         line = (one / "cmdline").read_bytes()
                         if secrets.MARK.encode() in line:
                             self.seen.append(line.replace(b"\0", b" ").decode(errors="replace"))
-            time.sleep(0.05)
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager

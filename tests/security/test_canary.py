@@ -25,10 +25,8 @@ FORMS = (("-o", "text", "-v"), ("-o", "json", "-v"), ("-o", "jsonl", "-v"))
 READING = [
     "tenants list",
     "tenants show variable",
-    "tenants show maria",
     "tenants check",
     "status",
-    "status --check",
     "plan",
     "plan head --sql",
     "runs list",
@@ -42,21 +40,21 @@ WRITING = [
     "init --help",
     "upgrade --all --dry-run",
     "upgrade --all --provision --keep-going --report first.json",
-    "stamp head -t variable --yes",
-    "downgrade -1 -t literal,maria,file --yes --report second.json",
-    "upgrade --all --keep-going",
+    "stamp head -t variable --yes --executor inline",
+    "downgrade -1 -t literal,maria,file --yes --report second.json --executor inline",
+    "upgrade --all --keep-going --executor inline",
     "rollback --dry-run",
-    "rollback --yes",
-    "resume",
-    "retry",
+    "rollback --yes --executor inline",
+    "resume --executor inline",
+    "retry --executor inline",
     "abort",
     "runs reconcile",
     "runs prune --keep 50 --yes",
-    "upgrade --all --keep-going",
+    "upgrade --all --keep-going --executor inline",
     "revision -m compared --autogenerate -t variable",
     "revision -m another",
 ]
-BY_HAND = ["upgrade head", "current -v", "history", "heads", "downgrade -1", "upgrade head --sql", "stamp head"]
+BY_HAND = ["upgrade head", "current -v", "downgrade -1", "upgrade head --sql"]
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +239,8 @@ def test_no_command_shows_it(made: Canary) -> None:
     forms = itertools.cycle(FORMS)
     for line in [*WRITING, *READING]:
         for form in FORMS if THOROUGH and line in READING else [next(forms)]:
-            made.run("orchestrate", *line.split(), *([] if "completion" in line or "--help" in line else form))
+            plain = any(word in line for word in ("completion", "--help", "--sql"))
+            made.run("orchestrate", *line.split(), *([] if plain else form))
     for line in BY_HAND:
         made.run("alembic", *line.split())
     made.run(
@@ -302,9 +301,7 @@ def test_no_failing_connection_shows_it(made: Canary) -> None:
     status = below.run("orchestrate", "status", "-v", "-o", "json")
     upgrade = below.run("orchestrate", "upgrade", "--all", "--keep-going", "-v", "--report", "report.json")
     below.run("orchestrate", "doctor", "-v")
-    below.run("orchestrate", "tenants", "check")
     below.run("alembic", "upgrade", "head")
-    below.run("alembic", "current")
 
     assert (status.exit_status, upgrade.exit_status) == (1, 1), f"{status}\n{upgrade}"
     outcomes = json.loads((below.folder / "report.json").read_text())["outcomes"]
@@ -333,8 +330,7 @@ def test_no_failing_revision_shows_it(made: Canary) -> None:
 
     done = below.run("orchestrate", "upgrade", "--all", "--keep-going", "--provision", "-v", "--report", "report.json")
     shown = below.run("orchestrate", "runs", "show", "-v", "-o", "json")
-    for name in ("raises-url", "prints", "cause"):
-        below.run("orchestrate", "runs", "show", "--target", name, "-v")
+    below.run("orchestrate", "runs", "show", "--target", "prints", "-v")
     below.run("orchestrate", "upgrade", "-t", "group", "--executor", "inline", "-v")
     below.run("alembic", "-n", "note", "upgrade", "head")
 
@@ -362,7 +358,6 @@ def test_no_ledger_out_of_reach_shows_it(made: Canary, address: str) -> None:
     below = _project(made, "ledger", {"acme": '{url: "sqlite:///file.db"}'}, more=f'ledger: "{address}"\n')
 
     done = below.run("orchestrate", "upgrade", "--all", "-v")
-    below.run("orchestrate", "doctor", "-v", "-o", "json")
     from_variable = below.run(
         "orchestrate", "runs", "list", "-v", ORCHESTRATE_LEDGER=f"postgresql://a:{made.wrong}@h/x"
     )

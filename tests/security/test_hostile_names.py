@@ -30,7 +30,7 @@ THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 COUNT = 5_000
 SEED = int(os.environ.get("SEED", "20261122"))
 #: of the accepted names, how many are really migrated on each server
-MIGRATED = 400 if THOROUGH else 30
+MIGRATED = 400 if THOROUGH else 24
 
 #: where a name may come from, with how it is found again; `{n}` keeps those apart that are not under test
 PLACES: dict[str, tuple[str, Callable[[Target], str | None]]] = {
@@ -150,7 +150,7 @@ def _project(folder: Path, defaults: str, tenants: Sequence[str], url: URL | Non
 
 def _migrate(project: Project, count: int) -> None:
     """Provision and upgrade all."""
-    report = report_of(project.orchestrate("upgrade", "--all", "--provision", "-o", "json"))
+    report = report_of(project.orchestrate("upgrade", "--all", "--provision", "--executor", "inline", "-o", "json"))
     assert report["counts"]["upgraded"] == count
     project.orchestrate("status", "--check")
 
@@ -258,12 +258,12 @@ def test_no_text_of_others_drives_the_terminal(tmp_path: Path) -> None:
     )
     operator = {"USER": hostile, "LOGNAME": hostile, "USERNAME": hostile}
     for line in (
-        "tenants list", "tenants show t000", "tenants show t001", "plan", "upgrade --all --keep-going", "runs list",
-        "runs show", "runs show --target t000", "runs audit", "status", "doctor", "revision -m x",
+        "tenants list", "tenants show t001", "upgrade --all --executor inline", "runs list", "runs show --target t000",
+        "runs audit", "status", "doctor",
     ):  # fmt: skip
         shown = fleet.orchestrate(*line.split(), exit_status=None, **operator)
         assert list(printable(shown.text)) == [], f"{shown!r}"
-        if line in ("tenants list", "plan", "runs show", "runs show --target t000", "runs audit"):
+        if line in ("tenants list", "runs show --target t000", "runs audit"):
             as_json = fleet.orchestrate(*line.split(), "-o", "json", exit_status=None, **operator)
             assert json.loads(as_json.output) is not None
             assert list(printable(as_json.text)) == [], f"{as_json!r}"
