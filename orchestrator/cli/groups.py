@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import terminals
+from orchestrator.cli import deferred, terminals
 from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.redaction import first_line, scrub
 
@@ -161,6 +161,7 @@ def _report_bug(ctx: click.Context, error: BaseException) -> None:
     _complain(scrub(f"internal error: {type(error).__name__} at {place}: {first_line(str(error))}"))
     screen = terminals.Screen()
     if verbose:
-        screen.complain(scrub("".join(traceback.format_exception(error))).rstrip())
+        # A traceback quotes what the driver said, and with it rows of the customer.
+        screen.complain(deferred.logs.shown("".join(traceback.format_exception(error))).rstrip())
     else:
         screen.complain("run with -v for the traceback")

@@ -92,6 +92,15 @@ def test_control_characters_in_a_message_are_shown_not_obeyed(invoke: Invoke, ra
     assert r"ac\x1b[2Jme\u202e` is odd\rreally" in stderr
 
 
+def test_the_traceback_holds_no_row_of_the_customer(invoke: Invoke, raising: Any) -> None:
+    raising(RuntimeError("not unique\nDETAIL:  Key (email)=(" + "ada@" + "example.com) already exists."))
+
+    result = invoke("-v", "status")
+
+    assert "Traceback" in result.stderr
+    assert "example.com) already" not in result.stderr
+
+
 def test_a_reader_that_goes_away_gets_no_traceback() -> None:
     code = (
         "from orchestrator.cli import commands, main, options\n"
