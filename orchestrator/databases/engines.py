@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from orchestrator import round_trips
+from orchestrator.databases import pymysql_connections
 from orchestrator.databases.drivers import require_driver
 from orchestrator.databases.errors import TargetAbsent
 from orchestrator.databases.passwords import current_password, forget_password
@@ -91,19 +93,12 @@ def _connect(
     keywords: dict[str, Any],
 ) -> DBAPIConnection:
     """Connect; a remembered password that the server refuses is asked for once more, since tokens run out."""
+    call = functools.partial(pymysql_connections.connect, dialect) if dialect.driver == "pymysql" else dialect.connect
     if source is None:
-        return dialect.connect(*arguments, **_encoded(dialect, keywords))
+        return call(*arguments, **keywords)
     try:
-        return dialect.connect(*arguments, **_encoded(dialect, {**keywords, "password": current_password(source)}))
+        return call(*arguments, **{**keywords, "password": current_password(source)})
     except Exception as error:
         if not (answers.is_refused(error) and forget_password(source)):
             raise
-    return dialect.connect(*arguments, **_encoded(dialect, {**keywords, "password": current_password(source)}))
-
-
-def _encoded(dialect: Dialect, keywords: dict[str, Any]) -> dict[str, Any]:
-    """PyMySQL writes a password in Latin-1, or fails to; the server, and every other client, means UTF-8."""
-    password = keywords.get("password")
-    if dialect.driver == "pymysql" and isinstance(password, str):
-        return {**keywords, "password": password.encode()}
-    return keywords
+    return call(*arguments, **{**keywords, "password": current_password(source)})

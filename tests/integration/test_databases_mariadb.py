@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +16,7 @@ from orchestrator.databases import Connections, TargetAbsent, TenantLocked, back
 from orchestrator.plans import Condition
 from orchestrator.tenants import PasswordCommand
 from tests.integration.database_targets import run, scalar, target
+from tests.services import binaries, servers
 
 
 @pytest.fixture
@@ -40,6 +44,37 @@ def test_a_session_has_the_targets_timeouts_and_name(mariadb_database: URL, conn
         ).one()
         assert tuple(values) == (1, 1, 5)
         connection.rollback()
+
+
+@pytest.fixture
+def encrypting() -> Iterator[URL]:
+    user = binaries.unprivileged("mysql")
+    with servers.service_folder("certificate", user) as folder:
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        subprocess.run(
+            [binaries.openssl(), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
+             "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        if user:
+            shutil.chown(key, user)
+        with servers.mariadb_server(ssl_cert=certificate, ssl_key=key) as server:
+            yield server.url.set(database="mysql")
+
+
+def test_a_connection_is_encrypted_where_the_server_can(encrypting: URL, connections: Connections) -> None:
+    cipher = "SELECT variable_value FROM information_schema.session_status WHERE variable_name = 'ssl_cipher'"
+    with connections.open(target("acme", encrypting), application_name="a") as connection:
+        assert scalar(connection, cipher)
+    plain = target("acme", encrypting, connect_args={"ssl_disabled": True})
+    with connections.open(plain, application_name="a") as connection:
+        assert not scalar(connection, cipher)
+    strict = target("acme", encrypting, connect_args={"ssl": ssl.create_default_context()})
+    with (
+        pytest.raises(sqlalchemy.exc.OperationalError, match="CERTIFICATE_VERIFY_FAILED"),
+        connections.open(strict, application_name="a"),
+    ):
+        pass
 
 
 def test_an_absent_database_is_absent(mariadb_url: URL, connections: Connections) -> None:

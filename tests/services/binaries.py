@@ -23,6 +23,7 @@ MARIADB_ADVICE = (
 PGBOUNCER_ADVICE = (
     "No PgBouncer program was found. Run `make services`, or install it (Debian: `apt-get install pgbouncer`)"
 )
+OPENSSL_ADVICE = "No openssl program was found. Run `make services`, or install it (Debian: `apt-get install openssl`)"
 
 
 class NotInstalled(Exception):  # noqa: N818 - says what is the case, and what to do
@@ -45,6 +46,11 @@ def mariadb_server() -> Path:
 def pgbouncer() -> Path:
     """`pgbouncer`."""
     return _program("pgbouncer", PGBOUNCER_ADVICE)
+
+
+def openssl() -> Path:
+    """`openssl`, which makes certificates for servers."""
+    return _program("openssl", OPENSSL_ADVICE)
 
 
 def mariadb_scripts(server: Path) -> list[Path]:

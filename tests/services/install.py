@@ -17,6 +17,7 @@ def main() -> int:
         _ensure("postgres", binaries.postgres_folder, _install_postgres),
         _ensure("mariadb", _mariadb, lambda: _apt("mariadb-server-core")),
         _ensure("pgbouncer", binaries.pgbouncer, lambda: _apt("pgbouncer")),
+        _ensure("openssl", binaries.openssl, lambda: _apt("openssl")),
     ]
     return 1 if any(missing) else 0
 

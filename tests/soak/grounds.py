@@ -388,6 +388,7 @@ def _several(server: URL) -> pymysql.Connection[pymysql.cursors.Cursor]:
         password=server.password or "",
         autocommit=True,
         client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS,
+        ssl_disabled=True,
     )
 
 
