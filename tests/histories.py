@@ -7,6 +7,7 @@ that `POISON` violates. The functions below it break a written history in one wa
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -276,6 +277,19 @@ def file_of(folder: Path, revision: str) -> Path:
     """The file of one revision."""
     (path,) = _versions(folder).glob(f"{revision}_*.py")
     return path
+
+
+def edit(folder: Path, revision: str, old: str, new: str) -> None:
+    """Replace text in a revision file.
+
+    Python takes bytecode that it keeps for current when the file has the same size and second of change: what was loaded
+    and edited within a second would be run as it was.
+    """
+    path = file_of(folder, revision)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 def lose_revision(folder: Path, revision: str = "r004") -> None:

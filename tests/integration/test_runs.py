@@ -260,8 +260,7 @@ def test_a_history_in_another_order_is_noticed_before_anything_is_run(folder: Pa
     with fleet(folder) as project:
         interrupted(project)
     for name, before, after in (("r002", "r001", "r003"), ("r003", "r002", "r001"), ("r004", "r003", "r002")):
-        path = histories.file_of(folder, name)
-        path.write_text(path.read_text().replace(f"down_revision = {before!r}", f"down_revision = {after!r}"))
+        histories.edit(folder, name, f"down_revision = {before!r}", f"down_revision = {after!r}")
     with fleet(folder) as project:
         report = project.runs.resume(executor="inline")
     assert report is not None
