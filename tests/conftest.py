@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.services import session
+from tests.services import scratch, session
 from tests.services.fixtures import mariadb_database, mariadb_url, postgres_database, postgres_url
 
 __all__ = ["mariadb_database", "mariadb_url", "postgres_database", "postgres_url"]
@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
         is_ours = name.startswith("ORCHESTRATE_") and not name.startswith("ORCHESTRATE_TEST_")
         if name in _SURROUNDINGS or is_ours:
             del os.environ[name]
+    scratch.use_memory()
     if "PYTEST_XDIST_WORKER" not in os.environ and session.FOLDER not in os.environ:
         session.open_session()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.acceptance import fleets
 from tests.faults import cuts, ledgers, orphans, outages, pooling, rivals
 from tests.faults.stage import Figures, Stage
-from tests.services import servers
+from tests.services import scratch, servers
 
 KINDS = ("postgresql", "mariadb")
 Scenario = Callable[[Stage, int], Figures]
@@ -102,6 +102,7 @@ def main() -> int:
     # What the machine's surroundings would change in the commands.
     os.environ.pop("CI", None)
     fleets.PATIENCE.seconds = 3600
+    scratch.use_memory()
     failed = [name for name, good in _play(wanted, given.rounds, given.seed) if not good]
     print(f"{len(wanted) - len(failed)} of {len(wanted)} scenarios held", *failed, sep="\n  failed: ")
     return 1 if failed else 0

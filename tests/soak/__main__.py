@@ -14,7 +14,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.services import session
+from tests.services import scratch, session
 from tests.soak import crash_points, grounds, kills
 from tests.soak.launching import launcher
 from tests.soak.mortals import mortal
@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parents[2] / "build" / "soak"
 def main() -> int:
     """1 when anything was wrong."""
     asked = _arguments()
+    scratch.use_memory()
     session.open_session()
     try:
         engines = grounds.ENGINES if asked.engine == "all" else (asked.engine,)
