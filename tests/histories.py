@@ -282,8 +282,8 @@ def file_of(folder: Path, revision: str) -> Path:
 def edit(folder: Path, revision: str, old: str, new: str) -> None:
     """Replace text in a revision file.
 
-    Python takes bytecode that it keeps for current when the file has the same size and second of change: what was loaded
-    and edited within a second would be run as it was.
+    Python takes its bytecode for current when the file has the same size and second of change: what was loaded and
+    edited within a second would be run as it was.
     """
     path = file_of(folder, revision)
     text = path.read_text()

@@ -52,8 +52,8 @@ def encrypting() -> Iterator[URL]:
     with servers.service_folder("certificate", user) as folder:
         key, certificate = folder / "key.pem", folder / "certificate.pem"
         subprocess.run(
-            [binaries.openssl(), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
-             "-keyout", key, "-out", certificate],
+            [binaries.openssl(), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+             "-days", "1", "-keyout", key, "-out", certificate],
             check=True, capture_output=True,
         )  # fmt: skip
         if user:

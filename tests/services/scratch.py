@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in which the system keeps files in memory
+_MEMORY = Path("/dev/shm")
 #: bytes; containers often get 64 MiB
 _ROOM = 4 * 1024**3
 
