@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,9 @@ def connect(dialect: Dialect, *arguments: Any, **keywords: Any) -> DBAPIConnecti
     keywords = dict(_encoded(keywords))
     if any(key.startswith(_TLS) for key in keywords) or not _prefers_tls(dialect):
         return dialect.connect(*arguments, **keywords)
-    connection: Any = dialect.connect(*arguments, **keywords, ssl_disabled=True, defer_connect=True)
-    connection.ssl, connection.ctx = True, _unverified()
+    driver: Any = dialect.loaded_dbapi
+    connection: Any = dialect.connect(*arguments, **{**keywords, "ssl_disabled": True, "defer_connect": True})
+    connection.ssl, connection.ctx = True, _context(driver)
     connection.connect()
     return connection  # type: ignore[no-any-return]
 
@@ -41,8 +41,6 @@ def _prefers_tls(dialect: Dialect) -> bool:
 
 
 @functools.cache
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def _context(driver: Any) -> Any:
+    """The one that PyMySQL makes for whoever says nothing about TLS; nothing is connected for it."""
+    return driver.connect(defer_connect=True).ctx
