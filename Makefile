@@ -47,11 +47,13 @@ acceptance: $(VENV)/.development services ## someone else's history on a fleet o
 bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas, against the floor and plain Alembic
 	python -m benchmarks.fleet
 
-# HARNESS=kills|points|states ENGINE=postgresql|mariadb|sqlite|all KILLS=200 SEED=1 TENANTS=60 SERVER=1 TERMINATE=1 EVERY=1 EXAMPLES=200
+# HARNESS=kills|points|states ENGINE=postgresql|mariadb|sqlite|all SEED=1 TENANTS=60
+# kills: KILLS=200 AGAIN=0.35 SERVER=1 TERMINATE=1; points: EVERY=1; states: EXAMPLES=200
 soak: $(VENV)/.development services ## kill it at random moments, or everywhere; docs/explanation/reliability.md
-	python -m tests.soak $(or $(HARNESS),kills) $(if $(ENGINE),--engine $(ENGINE)) $(if $(KILLS),--kills $(KILLS)) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(TENANTS),--tenants $(TENANTS)) $(if $(SERVER),--server) $(if $(TERMINATE),--terminate) \
-	  $(if $(EVERY),--every $(EVERY)) $(if $(EXAMPLES),--examples $(EXAMPLES))
+	python -m tests.soak $(or $(HARNESS),kills) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(TENANTS),--tenants $(TENANTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(AGAIN),--again $(AGAIN)) \
+	  $(if $(SERVER),--server) $(if $(TERMINATE),--terminate) $(if $(EVERY),--every $(EVERY)) \
+	  $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 # ROUNDS=100 SEED=1 ONLY='resets pooler' for the scenarios whose names begin like that
 faults: $(VENV)/.development services ## cut its connections, take its servers away, put rivals beside it

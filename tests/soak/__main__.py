@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     random.add_argument("--kills", type=int, default=200)
     random.add_argument("--seed", type=int, default=1)
     random.add_argument("--tenants", type=int, default=60)
+    random.add_argument("--again", type=float, default=kills.AGAIN, help="how likely a `resume` is killed as well")
     random.add_argument("--autocommit", action="store_true", help="with a revision that leaves its transaction")
     random.add_argument("--terminate", action="store_true", help="SIGTERM instead, once or twice")
     random.add_argument("--server", action="store_true", help="kill the database server instead")
@@ -74,7 +75,7 @@ def _kills(asked: argparse.Namespace, engine: str) -> int:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(mortal(engine)) if asked.server else None
         ground = stack.enter_context(grounds.ground(engine, size, server.url if server else None))
-        series = kills.Series(ground, asked.seed, server, terminate=asked.terminate)
+        series = kills.Series(ground, asked.seed, server, again=asked.again, terminate=asked.terminate)
         verdicts = kills.soak(series, RESULTS / f"{name}.jsonl", asked.kills)
     print(f"{name}: {kills.summary(verdicts)}", flush=True)
     return int(any(verdict.problems for verdict in verdicts))

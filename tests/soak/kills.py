@@ -153,9 +153,8 @@ class Series:
             while done.exit_status != 0 and kills <= _ROW and chance.random() < self._again:
                 again = self._start(*RESUME)
                 time.sleep(chance.uniform(0, self._duration))
-                again.kill(chance.choice([Victim.ORCHESTRATOR, Victim.GROUP]), chance)
+                kills += again.kill(chance.choice([Victim.ORCHESTRATOR, Victim.GROUP]), chance)
                 last = time.monotonic()
-                kills += 1
                 done = self._wait(again, problems)
             problems += _unexpected(done, victim, ledgers.read(self._ground.folder))
             problems += self._finish(done, victim, notes)
@@ -271,19 +270,23 @@ def _used(ledger: Path, since: float) -> bool:
 
 
 def soak(series: Series, path: Path, kills: int) -> list[Verdict]:
-    """Series up to that number; those that the file has already are not done again."""
+    """Series until so many kills have been done; those that the file has already count."""
     path.parent.mkdir(parents=True, exist_ok=True)
     verdicts = [Verdict(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    if len(verdicts) < kills:
+    if _killed(verdicts) < kills:
         print(f"a run takes {series.measure():.1f} s from its ledger on", flush=True)
-    for number in range(len(verdicts) + 1, kills + 1):
-        verdict = series.kill(number)
+    while _killed(verdicts) < kills:
+        verdict = series.kill(len(verdicts) + 1)
         with path.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
         verdicts.append(verdict)
         if verdict.problems or verdict.notes:
             print(json.dumps(dataclasses.asdict(verdict)), flush=True)
     return verdicts
+
+
+def _killed(verdicts: list[Verdict]) -> int:
+    return sum(verdict.kills for verdict in verdicts)
 
 
 def summary(verdicts: list[Verdict]) -> str:
@@ -293,7 +296,7 @@ def summary(verdicts: list[Verdict]) -> str:
     victims = dict(collections.Counter(verdict.victim for verdict in verdicts))
     bound = f"at most {3 / len(verdicts):.1%} wrong, with 95 % confidence" if not wrong else f"wrong: {wrong}"
     return (
-        f"{len(verdicts)} series, {sum(verdict.kills for verdict in verdicts)} kills {victims}: "
+        f"{len(verdicts)} series, {_killed(verdicts)} kills {victims}: "
         f"{len(verdicts) - len(wrong)} right, {len(wrong)} wrong; {bound}; "
         f"median {seconds:.1f} s from the last kill to all at head; "
         f"{sum(verdict.looks for verdict in verdicts)} looks by the reader"
