@@ -21,6 +21,7 @@ from orchestrator.databases.errors import (
     PasswordUnavailable,
     PoolerInTheWay,
     SchemaMismatch,
+    SecondConnection,
     TargetAbsent,
     TenantLocked,
 )
@@ -55,6 +56,10 @@ _OURS: Mapping[type[BaseException], tuple[str, Fault]] = {
     LockLost: (
         "lock_lost",
         Fault(FailureKind.AMBIGUOUS, "Check that no pooler stands between here and the server, then run again."),
+    ),
+    SecondConnection: (
+        "second_connection",
+        Fault(FailureKind.PERMANENT, "Let the revision use op.get_bind() itself, not its engine."),
     ),
     SchemaMismatch: (
         "schema_mismatch",

@@ -17,6 +17,10 @@ class LockLost(OrchestratorError):  # noqa: N818 - named for what it says
     """The tenant lock was not ours any more when we let go of it: somebody else may have migrated at the same time."""
 
 
+class SecondConnection(OrchestratorError):  # noqa: N818 - named for what it says
+    """A revision asked for a connection of its own, which has neither the tenant lock nor the search path."""
+
+
 class SchemaMismatch(OrchestratorError):  # noqa: N818 - named for what it says
     """The server resolves unqualified names in another schema than the target's."""
 

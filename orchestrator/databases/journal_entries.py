@@ -16,6 +16,8 @@ class EntryKind(enum.Enum):
     ALONE = "alone"
     #: commits by itself
     DEFINITION = "definition"
+    #: what was read; written with the next entry of another kind, so that a second try reads the same
+    READ = "read"
     #: the end of a transaction in the middle of the revision
     COMMIT = "commit"
     #: nobody can say what it did
@@ -48,15 +50,15 @@ class Entry:
     #: what the driver said of it, for whoever asks a second time
     rowcount: int = -1
     lastrowid: int | None = None
-    #: rows that it returned, as JSON, where it returned any
+    #: rows that it returned, as text, where it returned any
     answer: str | None = None
-    #: what the object looked like before
+    #: what the object looked like before; of a read what it says, whatever its parameters are
     probe: str | None = None
 
     @property
     def commits(self) -> bool:
         """Whether everything before it is committed."""
-        return self.kind is not EntryKind.DATA
+        return self.kind not in (EntryKind.DATA, EntryKind.READ)
 
     @property
     def is_data(self) -> bool:
@@ -97,6 +99,22 @@ class Replay:
             self.has_looked = True
         else:
             self.has_read = True
+
+    def meet_read(self, digest: str, likeness: str) -> Entry | None:
+        """What the earlier try read here, None where it read something else or nothing is left to follow.
+
+        Only with the same answers does the revision go the same way: what it read may be changed, or gone, since then.
+        `likeness` is equal for statements whose parameters alone differ, as a random one does.
+        """
+        if self.is_over:
+            return None
+        reads = [index for index in range(self.at, self._boundary()) if self.entries[index].kind is EntryKind.READ]
+        same = [index for index in reads if self.entries[index].digest == digest]
+        alike = [index for index in reads if self.entries[index].probe == likeness]
+        for index in (*same, *alike):
+            self.at = index + 1
+            return self.entries[index]
+        return None
 
     def meet_data(self, digest: str) -> Entry | None:
         """The entry that makes a change of rows superfluous, None when it has yet to run.
@@ -155,6 +173,8 @@ class Replay:
 
     def _trust(self, boundary: int) -> Entry:
         """Take a statement that reads differently for the next one that was committed."""
+        while self.entries[self.at].kind is EntryKind.READ:
+            self.at += 1
         closing, entry = self.entries[boundary], self.entries[self.at]
         alone = closing.kind is EntryKind.ALONE
         if (self.has_read and (alone or closing.kind is EntryKind.COMMIT)) or (self.has_looked and alone):

@@ -35,6 +35,8 @@ class Policy:
     is_refusal: Callable[[BaseException], bool]
     #: whether the server did not even begin with a statement
     is_misunderstanding: Callable[[BaseException], bool]
+    #: whether a text of several statements is refused as a whole on this driver connection, before the first one
+    takes_one: Callable[[Any], bool]
     #: whether the server refused a statement because no transaction may hold it
     wants_no_transaction: Callable[[BaseException], bool]
     #: what the object of a definition looks like now, None where that cannot be told
@@ -59,6 +61,8 @@ def _no_probe(_table: JournalTable, _statement: Statement) -> None:
 
 # MySQL and MariaDB
 
+#: of the protocol: CLIENT_MULTI_STATEMENTS
+_SEVERAL = 1 << 16
 _ABSENT = hashlib.sha256(b"absent").hexdigest()
 #: the next number of a table's key moves with its rows
 _NEXT_NUMBER = re.compile(r" AUTO_INCREMENT=\d+")
@@ -165,6 +169,8 @@ MYSQL = Policy(
     says_already=_mysql_says_already,
     is_refusal=_mysql_is_refusal,
     is_misunderstanding=lambda error: _mysql_number(error) in _MYSQL_NOT_BEGUN,
+    # mysqlclient does not say, and takes several unless told otherwise.
+    takes_one=lambda driver: not int(getattr(driver, "client_flag", _SEVERAL)) & _SEVERAL,
     wants_no_transaction=_never,
     probe=_mysql_probe,
     repeats_silently=lambda statement: _MYSQL_NAMELESS.search(statement.bare) is not None,
@@ -212,6 +218,7 @@ POSTGRESQL = Policy(
     says_already=_postgresql_says_already,
     is_refusal=lambda error: _sqlstate(error)[:2] not in ("", "08", "57"),
     is_misunderstanding=_never,
+    takes_one=_never,
     wants_no_transaction=lambda error: _sqlstate(error) in ("25001", "2D000"),
     probe=_no_probe,
     repeats_silently=_never,
@@ -236,6 +243,7 @@ SQLITE = Policy(
     says_already=_never_of,
     is_refusal=_never,
     is_misunderstanding=_never,
+    takes_one=_never,
     wants_no_transaction=_never,
     probe=_no_probe,
     repeats_silently=_never,

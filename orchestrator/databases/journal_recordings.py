@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.sql.dml import UpdateBase
 
 from orchestrator import failpoints
-from orchestrator.databases import statements
+from orchestrator.databases import journal_answers, statements
 from orchestrator.databases.journal_entries import Entry, EntryKind, Replay, State, Strayed
 from orchestrator.databases.journal_policies import Policy
 from orchestrator.databases.journal_tables import JournalTable, Mark
@@ -27,8 +26,6 @@ Run = Callable[[], None]
 #: makes an error of a statement that does not fit the way of the earlier try
 Refuse = Callable[[Statement, Strayed], Exception]
 
-#: longest answer of a statement that is kept, in characters
-_LONGEST_ANSWER = 100_000
 _REBUILD = "_alembic_tmp_"
 
 
@@ -58,6 +55,8 @@ class Recording:
         self._unwritten: list[Entry] = []
         #: tables that end with the session: they are made and filled again each time
         self._temporary: set[str] = set()
+        #: one of them was filled from rows, which are gone once they are changed
+        self._has_copied = False
         #: the version was moved: what comes now is committed with it, or not at all
         self.is_closed = False
 
@@ -106,25 +105,47 @@ class Recording:
         try:
             if self._moves_version(context):
                 return self._close(run)
-            digest = hashlib.sha256(f"{text}\0{parameters!r}".encode(errors="surrogatepass")).hexdigest()
-            return self._dispatch(statement, digest, cursor, context, run)
+            return self._dispatch(statement, _Sent(text, parameters), cursor, context, run)
         except Strayed as strayed:
             raise self._refuse(statement, strayed) from None
 
-    def _dispatch(self, statement: Statement, digest: str, cursor: Any, context: Any, run: Run) -> bool:
+    def _dispatch(self, statement: Statement, sent: _Sent, cursor: Any, context: Any, run: Run) -> bool:
         if statements.ends_transaction_inside(statement):
             raise Strayed("ends a transaction in the middle of several statements: give them to op.execute one by one")
         kind = self._kind(statement)
         if kind is StatementKind.READ:
-            self._replay.look(at_catalog=statement.looks_at_catalog)
-        elif kind is StatementKind.ROLLBACK:
+            return self._look(statement, sent, cursor, context, run)
+        if kind is StatementKind.ROLLBACK:
             self._give_up()
         elif kind is StatementKind.COMMIT:
             self._pass_commit()
         elif kind is not StatementKind.SESSION:
-            self._number(kind, statement, digest, cursor, context, run)
+            self._number(kind, statement, sent.digest, cursor, context, run)
             return True
         return False
+
+    def _look(self, statement: Statement, sent: _Sent, cursor: Any, context: Any, run: Run) -> bool:
+        """Something is read: a second try gets the answer of the first, up to where that was cut off."""
+        if statement.is_for_session or context._is_server_side:
+            self._replay.look(at_catalog=statement.looks_at_catalog)
+            return False
+        met = self._replay.meet_read(sent.digest, sent.likeness)
+        kept = journal_answers.read(met.answer) if met is not None and met.answer is not None else None
+        if kept is not None:
+            context.cursor_fetch_strategy = _buffered(cursor, *kept)
+            return True
+        run()
+        if cursor.description is None:
+            self._replay.look(at_catalog=statement.looks_at_catalog)
+            return True
+        answer = _taken(context)
+        if met is None:
+            self._replay.look(at_catalog=statement.looks_at_catalog)
+        elif met.answer != answer:
+            raise Strayed("reads other rows than the first time, which were too many to be kept")
+        entry = self._entry(EntryKind.READ, sent.digest, statement.summary)
+        self._unwritten.append(dataclasses.replace(entry, answer=answer, probe=sent.likeness))
+        return True
 
     def _number(
         self, kind: StatementKind, statement: Statement, digest: str, cursor: Any, context: Any, run: Run
@@ -146,11 +167,16 @@ class Recording:
         kind = statement.kind
         if statements.is_temporary(statement) and statement.object:
             self._temporary.add(statements.unquoted(statement.object))
-            return StatementKind.SESSION
         if statement.object and statements.unquoted(statement.object) in self._temporary:
+            self._has_copied = self._has_copied or statements.copies_rows(statement)
             return StatementKind.SESSION
         if kind is StatementKind.DEFINITION and self._policy.is_unjudgeable(statement):
             kind = StatementKind.OTHER
+        if self._has_copied and kind is StatementKind.DEFINITION and statements.removes(statement):
+            raise Strayed(
+                "takes away what a temporary table was filled from, and that table ends with the session: a crash in "
+                "between would lose the rows; keep them in a table of its own, and drop it at the end"
+            )
         holds = self._policy.form.transactional and not self._commits_by_itself()
         if kind in (StatementKind.DEFINITION, StatementKind.OTHER) and holds:
             return StatementKind.DATA
@@ -209,7 +235,9 @@ class Recording:
         except Exception as error:
             if was_begun and not is_unchanged and self._policy.says_already(statement, error):
                 return self._settle(entry)
-            self._note_refusal(entry, error)
+            if not was_begun or is_unchanged:
+                # Else it may have been done before: a lock that is not free says nothing about that.
+                self._note_refusal(entry, error)
             raise
         return None
 
@@ -246,10 +274,21 @@ class Recording:
         entry = self._entry(EntryKind.OTHER, digest, statement.summary, State.INTENDED)
         self._write([entry])
         self._end_transaction()
-        run()
+        try:
+            run()
+        except Exception as error:
+            if self._was_not_begun(statement, error):
+                self._table.remove(self._mark, entry)
+                self._end_transaction()
+            raise
         self._settle(entry)
         self._end_transaction()
         return None
+
+    def _was_not_begun(self, statement: Statement, error: Exception) -> bool:
+        driver = self._connection.connection.driver_connection
+        whole = statements.is_parsed_at_once(statement) and self._policy.takes_one(driver)
+        return whole and self._policy.is_misunderstanding(error)
 
     def _close(self, run: Run) -> bool:
         """The version moves: the entries go with it, in one transaction."""
@@ -275,11 +314,12 @@ class Recording:
         self._give_up()
 
     def _give_up(self) -> None:
-        self._unwritten.clear()
+        # What the revision has read it knows all the same.
+        self._unwritten = [entry for entry in self._unwritten if entry.kind is EntryKind.READ]
         self._table.rolled_back()
 
     def _pass_commit(self) -> None:
-        if not self._replay.meet_commit() and self._unwritten:
+        if not self._replay.meet_commit() and any(entry.is_data for entry in self._unwritten):
             self._write([self._entry(EntryKind.COMMIT, "", "COMMIT")])
 
     def _write(self, entries: list[Entry]) -> None:
@@ -342,34 +382,50 @@ class Recording:
         return table.name == self._table.version_table and table.columns.keys() == ["version_num"]
 
 
-def _kept_answer(context: Any) -> str | None:
-    """The rows that the statement returned, as JSON; SQLAlchemy gets them all the same."""
+def _taken(context: Any) -> str:
+    """The rows that the statement returned, to be kept; SQLAlchemy gets them all the same."""
     cursor = context.cursor
-    if cursor.description is None or context.execute_style is ExecuteStyle.INSERTMANYVALUES:
+    description, rows = cursor.description, [tuple(row) for row in cursor.fetchall()]
+    context.cursor_fetch_strategy = cursors.FullyBufferedCursorFetchStrategy(cursor, description, rows)
+    return journal_answers.written(description, rows)
+
+
+def _kept_answer(context: Any) -> str | None:
+    """The rows that changed data returned; of one that comes in batches SQLAlchemy alone knows what was in each."""
+    if context.cursor.description is None or context.execute_style is ExecuteStyle.INSERTMANYVALUES:
         return None
-    rows = [tuple(row) for row in cursor.fetchall()]
-    names = [column[0] for column in cursor.description]
-    context.cursor_fetch_strategy = _buffered(cursor, names, rows)
-    try:
-        text = json.dumps([names, rows])
-    except TypeError:
-        return None
-    return text if len(text) <= _LONGEST_ANSWER else None
+    return _taken(context)
 
 
 def _answer(entry: Entry, cursor: Any, context: Any) -> None:
     """Let SQLAlchemy, and the revision, see what the first execution gave."""
-    wants_rows = bool(getattr(context.compiled, "effective_returning", None))
-    if entry.answer is not None and context.execute_style is not ExecuteStyle.INSERTMANYVALUES:
-        names, rows = json.loads(entry.answer)
-        context.cursor_fetch_strategy = _buffered(cursor, names, [tuple(row) for row in rows])
-    elif wants_rows:
+    kept = journal_answers.read(entry.answer) if entry.answer is not None else None
+    if kept is not None and context.execute_style is not ExecuteStyle.INSERTMANYVALUES:
+        context.cursor_fetch_strategy = _buffered(cursor, *kept)
+    elif entry.answer is not None or bool(getattr(context.compiled, "effective_returning", None)):
         raise Strayed("was done by the earlier try, and the rows that it returned were not kept")
     context._rowcount = entry.rowcount
     if entry.lastrowid is not None:
         context.get_lastrowid = lambda: entry.lastrowid
 
 
-def _buffered(cursor: Any, names: Sequence[str], rows: list[tuple[Any, ...]]) -> Any:
-    description = tuple((name, None, None, None, None, None, None) for name in names)
+def _buffered(cursor: Any, columns: Sequence[tuple[str, int | None]], rows: list[tuple[Any, ...]]) -> Any:
+    description = tuple((name, code, None, None, None, None, None) for name, code in columns)
     return cursors.FullyBufferedCursorFetchStrategy(cursor, description, rows)
+
+
+class _Sent:
+    """A statement with its parameters, as it goes to the driver."""
+
+    def __init__(self, text: str, parameters: object) -> None:
+        self.digest = _sha256(f"{text}\0{parameters!r}")
+        self._text = text
+
+    @property
+    def likeness(self) -> str:
+        """Equal for statements whose parameters alone differ."""
+        return _sha256(self._text)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -21,9 +21,6 @@ from orchestrator.tenants import Target
 
 logger = logging.getLogger(__name__)
 
-#: what a downgrade may meet is an upgrade that stopped half-way, whatever its own file says
-_BACKWARDS = "downgrade"
-
 
 class StatementJournal:
     """`Journal` of one target on one connection."""
@@ -51,9 +48,6 @@ class StatementJournal:
         traits = traits_of(source)
         self._refuse_traits(traits, revision)
         needed = self._policy.always or traits.may_commit
-        if not (needed or direction == _BACKWARDS):
-            yield
-            return
         mark = Mark(
             version_table=self._target.version_table,
             revision=revision,
@@ -62,6 +56,8 @@ class StatementJournal:
         )
         entries = self._left(mark)
         if not (needed or entries):
+            # Nobody looks again for what an earlier try left: a step of this one would have left it by now.
+            self._is_clean = True
             yield
             return
         recording = Recording(self._connection, self._policy, self._table, mark, entries, self._refusal(mark, entries))

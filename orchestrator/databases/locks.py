@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.databases.backend import Backend, LockHolder
-from orchestrator.databases.errors import LockLost, TenantLocked
+from orchestrator.databases.errors import LockLost, SecondConnection, TenantLocked
 from orchestrator.tenants import Target
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def hold_lock(
     take_lock(backend, connection, target, wait, orphans=orphans)
     _pin(connection, target)
     try:
-        yield
+        with _alone(connection, target):
+            yield
     except BaseException:
         _release_after_failure(backend, connection, target)
         raise
@@ -121,6 +122,25 @@ def _pin(connection: Connection, target: Target) -> None:
             raise _lost(target)
 
     event.listen(connection, "before_cursor_execute", refuse_another)
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection, target: Target) -> Iterator[None]:
+    """Let nobody open another connection of this engine: what it wrote could land elsewhere, and would stay."""
+
+    def refuse(second: Connection) -> None:
+        if second is not connection:
+            second.close()
+            raise SecondConnection(
+                f"{target.name}: the revision opens a second connection (op.get_bind().engine), outside of the tenant "
+                "lock, the transaction and the search path; nothing was sent on it; use op.get_bind() itself"
+            )
+
+    event.listen(connection.engine, "engine_connect", refuse)
+    try:
+        yield
+    finally:
+        event.remove(connection.engine, "engine_connect", refuse)
 
 
 def _lost(target: Target) -> LockLost:

@@ -29,7 +29,7 @@ from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
 
 #: keys of `Connection.info`, which lives as long as the server session
-_APPLIED, _DIRECT, _SCHEMA = "orchestrate.applied", "orchestrate.direct", "orchestrate.default_schema"
+_DIRECT, _SCHEMA = "orchestrate.direct", "orchestrate.default_schema"
 _CHANGED, _LOCK_TIMEOUT = "orchestrate.session_changed", "orchestrate.lock_timeout"
 _FIRST_ERROR = "orchestrate.first_error"
 #: how long a session may sit in a transaction without a statement, in seconds
@@ -120,7 +120,6 @@ class PostgreSQL:
         """
         _refuse_pooler(connection, target)
         settings = _settings(connection, target, application_name)
-        connection.info[_APPLIED] = tuple(settings)
         connection.info[_LOCK_TIMEOUT] = settings["lock_timeout"]
         row = _apply(connection, settings, target.schema)
         connection.commit()
@@ -131,17 +130,18 @@ class PostgreSQL:
         connection.dialect.default_schema_name = row.schema
 
     def reset(self, connection: Connection, target: Target) -> None:
-        """By name: `DISCARD ALL` would drop locks and break the driver's prepared statements.
+        """Settings, role and temporary tables: whoever set them, they must not meet the next tenant.
 
-        A session that a revision changed by its own statements is closed instead.
+        `DISCARD ALL` would drop locks and break the driver's prepared statements. A session that a revision changed in
+        other ways, as far as its statements show, is closed.
         """
         connection.rollback()
-        applied: tuple[str, ...] = connection.info.pop(_APPLIED, ())
-        # A revision's temporary tables, and a role that it left behind, must not meet the next tenant.
-        resets = ["RESET ROLE", *(f"RESET {name}" for name in applied if name != "role"), "DISCARD TEMP"]
-        connection.exec_driver_sql("; ".join(resets))
-        connection.commit()
         changed = connection.info.pop(_CHANGED, False)
+        # psycopg2 sets this one itself after connecting, and reads dates in no other form.
+        date_style = "; SET datestyle TO ISO" if connection.dialect.driver == "psycopg2" else ""
+        connection.exec_driver_sql(f"RESET ROLE; RESET ALL; DISCARD TEMP{date_style}")
+        connection.commit()
+        connection.info.pop(_CHANGED, None)
         if _SCHEMA in connection.info:
             connection.dialect.default_schema_name = connection.info.pop(_SCHEMA)
         if changed:

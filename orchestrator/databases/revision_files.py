@@ -11,7 +11,10 @@ from collections.abc import Iterable
 
 #: modules whose helpers do not commit behind our back
 _KNOWN = frozenset({"alembic", "sqlalchemy", "typing_extensions", *sys.stdlib_module_names})
-_COMMITTING = frozenset({"autocommit_block", "commit"})
+#: commits, or brings in statements that the file does not show
+_COMMITTING = frozenset(
+    {"autocommit_block", "commit", "open", "read", "read_text", "read_bytes", "import_module", "run_path", "exec"}
+)
 _AROUND_US = frozenset({"raw_connection", "driver_connection", "dbapi_connection", "cursor", "create_engine"})
 _COMMIT_TEXT = re.compile(r"\bAUTOCOMMIT\b|(?:^|;)\s*(?:COMMIT|END|BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _LOCK_TABLES = re.compile(r"(?:^|;)\s*LOCK\s+TABLES?\b", re.IGNORECASE)
@@ -47,7 +50,7 @@ def traits_of(source: bytes) -> Traits:
         # A file that asks which database it is on may rebuild on that one only.
         rebuilds=() if any(_name(node) == "dialect" for node in nodes) else _lines(filter(_rebuilds, nodes)),
         locks_tables=_lines(node for node in nodes if _says(node, _LOCK_TABLES)),
-        goes_around=_lines(node for node in nodes if _name(node) in _AROUND_US),
+        goes_around=_lines(filter(_goes_around, nodes)),
         commits_around=_lines(filter(_commits_around, nodes)),
         runs_script=_lines(node for node in nodes if _name(node) == "executescript"),
     )
@@ -85,6 +88,13 @@ def _commits_around(node: ast.AST) -> bool:
         return False
     owner = node.value.value
     return _name(node.value) == "connection" and isinstance(owner, ast.Call) and _name(owner.func) == "get_bind"
+
+
+def _goes_around(node: ast.AST) -> bool:
+    """`….cursor()` and its like; a variable may have any name."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in _AROUND_US
+    return isinstance(node, ast.Call) and _name(node.func) == "create_engine"
 
 
 def _rebuilds(node: ast.AST) -> bool:

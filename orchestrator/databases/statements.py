@@ -33,14 +33,26 @@ _FIRST_WORD = re.compile(r"[\s(;]*([A-Za-z_]+)")
 _WRITES = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|REPLACE\s+INTO|MERGE\s+INTO)\b", re.IGNORECASE)
 _LOCKS_ROWS = re.compile(r"\b(?:FOR\s+(?:NO\s+KEY\s+)?UPDATE|ON\s+(?:DUPLICATE\s+KEY\s+)?UPDATE)\b", re.IGNORECASE)
 _HAS_BODY = re.compile(
-    r"^\s*(?:CREATE\b.*?\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b|BEGIN\s+NOT\s+ATOMIC\b)", re.IGNORECASE
+    r"^\s*(?:CREATE\b[^(;]*?\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b|BEGIN\s+NOT\s+ATOMIC\b)", re.IGNORECASE
 )
 _ENDS_INSIDE = re.compile(r";\s*(?:COMMIT|END|ABORT|ROLLBACK(?!\s+TO)|BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _SEVERAL = re.compile(r";\s*\S")
 _TEMPORARY = re.compile(r"^\s*(?:CREATE|DROP)\b(?:\s+OR\s+REPLACE)?\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\b", re.I)
+_SELECTS = re.compile(r"\bSELECT\b", re.IGNORECASE)
+_REMOVES = re.compile(
+    r"^\s*(?:DROP\s+TABLE|TRUNCATE)\b|\b(?:CHANGE|MODIFY)\b"
+    r"|^\s*ALTER\b.*\bDROP\s+(?!INDEX\b|KEY\b|FOREIGN\b|PRIMARY\b|CONSTRAINT\b|CHECK\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _CATALOG = re.compile(
     r"^\s*(?:SHOW|DESC|DESCRIBE|EXPLAIN|PRAGMA)\b|\binformation_schema\b|\bpg_catalog\b|\bpg_class\b|\bpg_index\b"
     r"|\bto_regclass\b|\bsqlite_(?:master|schema)\b|^\s*SELECT\s+DATABASE\s*\(",
+    re.IGNORECASE,
+)
+#: what a read leaves in the session, or tells of it: another session needs it again
+_FOR_SESSION = re.compile(
+    r"\b(?:GET_LOCK|RELEASE_(?:ALL_)?LOCKS?|SLEEP|CONNECTION_ID|pg_(?:try_)?advisory\w*|pg_backend_pid|pg_sleep"
+    r"|set_config)\s*\(|:=|\bINTO\b",
     re.IGNORECASE,
 )
 _HOW = r"(?:\s+(?:LOW_PRIORITY|DELAYED|HIGH_PRIORITY|IGNORE|ONLY|OR\s+\w+))*"
@@ -98,6 +110,8 @@ class Statement:
     summary: str
     #: looks at what tables and columns there are, rather than at rows
     looks_at_catalog: bool = False
+    #: a read that has to be done again in each session
+    is_for_session: bool = False
 
 
 def read(text: str, dialect: Dialect) -> Statement:
@@ -114,6 +128,7 @@ def _read(text: str, dialect: Dialect) -> Statement:
         object=_object(bare),
         summary=_summary(bare),
         looks_at_catalog=kind is StatementKind.READ and _CATALOG.search(bare) is not None,
+        is_for_session=kind is StatementKind.READ and _FOR_SESSION.search(bare) is not None,
     )
 
 
@@ -134,6 +149,11 @@ def ends_transaction_inside(statement: Statement) -> bool:
     return _ENDS_INSIDE.search(statement.bare) is not None and not _HAS_BODY.search(statement.bare)
 
 
+def is_parsed_at_once(statement: Statement) -> bool:
+    """Whether a server that does not understand it has run nothing of it; of what it calls, a part may have run."""
+    return _first_word(statement.bare) not in {"CALL", "EXECUTE", "BEGIN"}
+
+
 def unquoted(name: str) -> str:
     """The last part of a name, without its quotes; lower case where it had none."""
     last = re.split(r"\s*\.\s*(?=(?:[^`\"]|`[^`]*`|\"[^\"]*\")*$)", name)[-1]
@@ -143,6 +163,16 @@ def unquoted(name: str) -> str:
 def is_temporary(statement: Statement) -> bool:
     """Whether it makes or drops a table that ends with the session."""
     return _TEMPORARY.search(statement.bare) is not None
+
+
+def copies_rows(statement: Statement) -> bool:
+    """Whether it fills a table from what a query finds."""
+    return _SELECTS.search(statement.bare) is not None
+
+
+def removes(statement: Statement) -> bool:
+    """Whether rows, or a part of each, are gone after it."""
+    return _REMOVES.search(statement.bare) is not None
 
 
 def _quiet(found: re.Match[str]) -> str:

@@ -254,3 +254,108 @@ def test_a_commit_that_nobody_would_hear_of_is_refused(
     succeed(tmp_path, schema, 1, start=0)
     assert told in fail(tmp_path, schema, 2)
     assert markers(schema) == []
+
+
+def test_rows_that_were_read_before_a_block_changed_them_are_read_once(tmp_path: Path, schema: Target) -> None:
+    body = """
+        bind = op.get_bind()
+        found = bind.execute(sa.text("SELECT id, email, gen_random_uuid(), 1.5::numeric FROM accounts")).fetchall()
+        with op.get_context().autocommit_block():
+            op.drop_column("accounts", "email")
+            op.add_column("accounts", sa.Column("email", sa.String(60)))
+        at(1)
+        for number, email, *_ in found:
+            bind.execute(sa.text("UPDATE accounts SET email = :e WHERE id = :i"), {"e": email.upper(), "i": number})
+    """
+    write(tmp_path, FIRST, body)
+    die(tmp_path, schema, 2, "1:kill", start=0)
+    succeed(tmp_path, schema, 2)
+    assert ask(schema, "SELECT email FROM accounts ORDER BY id") == ["ADA@EXAMPLE.COM", "BOB@EXAMPLE.COM"]
+
+
+def test_rows_that_a_change_returned_come_again_whatever_their_types(tmp_path: Path, schema: Target) -> None:
+    body = """
+        made = "INSERT INTO markers VALUES ('two') RETURNING gen_random_uuid() AS id, now() AS at, 1.5::numeric AS n"
+        with op.get_context().autocommit_block():
+            row = op.get_bind().execute(sa.text(made)).mappings().one()
+            at(1)
+        op.execute("INSERT INTO markers VALUES ('%s')" % ", ".join(type(value).__name__ for value in row.values()))
+    """
+    write(tmp_path, FIRST, body)
+    die(tmp_path, schema, 2, "1:kill", start=0)
+    succeed(tmp_path, schema, 2)
+    assert sorted(ask(schema, "SELECT revision FROM markers")) == ["UUID, datetime, Decimal", "two"]
+
+
+def test_what_an_earlier_form_of_the_file_left_is_seen_by_one_that_needs_no_journal(
+    tmp_path: Path, target: Target
+) -> None:
+    body = """
+        with op.get_context().autocommit_block():
+            op.execute("INSERT INTO markers VALUES ('two')")
+            at(1)
+    """
+    write(tmp_path, FIRST, body)
+    die(tmp_path, target, 2, "1:kill", start=0)
+    edit(tmp_path, 2, "op.execute(\"INSERT INTO markers VALUES ('two')\")")
+    assert "was begun by another form of its file" in fail(tmp_path, target, 2)
+    assert ask(target, "SELECT revision FROM markers") == ["two"]
+
+
+def test_an_upgrade_does_not_start_from_a_downgrade_that_is_half_done(tmp_path: Path, schema: Target) -> None:
+    back = """
+        with op.get_context().autocommit_block():
+            op.drop_column("accounts", "note")
+            at(1)
+    """
+    add = 'op.add_column("accounts", sa.Column("note", sa.String(40)))'
+    write(tmp_path, FIRST, add, "op.execute(\"INSERT INTO markers VALUES ('three')\")", downgrades=("pass", back))
+    succeed(tmp_path, schema, 2, start=0)
+    die(tmp_path, schema, 1, "1:kill", start=2)
+    assert "the downgrade of revision r002 is half done" in fail(tmp_path, schema, 3)
+    assert ask(schema, "SELECT revision FROM markers") == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "with op.get_bind().engine.begin() as other:\n    other.execute(sa.text(\"UPDATE plans SET name = 'mine'\"))",
+        'sa.inspect(op.get_bind().engine).has_table("plans")',
+    ],
+)
+def test_no_second_connection_is_opened_where_other_tenants_live(tmp_path: Path, schema: Target, use: str) -> None:
+    write(tmp_path, FIRST, use)
+    succeed(tmp_path, schema, 1)
+    with connect_postgres(schema.url) as connection:
+        connection.execute("CREATE TABLE public.plans (id int, name text)")
+        connection.execute("INSERT INTO public.plans VALUES (1, 'of all')")
+        message = fail(tmp_path, schema, 2)
+        assert "opens a second connection (op.get_bind().engine)" in message
+        assert connection.execute("SELECT name FROM public.plans").fetchall() == [("of all",)]
+    edit(tmp_path, 2, "assert sa.inspect(op.get_bind()).has_table('plans')")
+    succeed(tmp_path, schema, 2)
+
+
+def test_statements_that_a_file_brings_in_may_commit_as_well(tmp_path: Path, schema: Target) -> None:
+    (tmp_path / "two.sql").write_text("BEGIN;\nINSERT INTO markers VALUES ('two');\nCOMMIT;\n")
+    body = f"import pathlib\nop.execute(pathlib.Path({str(tmp_path / 'two.sql')!r}).read_text())\nat(1)"
+    write(tmp_path, FIRST, body)
+    succeed(tmp_path, schema, 1)
+    assert "ends a transaction in the middle" in fail(tmp_path, schema, 2)
+    assert ask(schema, "SELECT revision FROM markers") == []
+
+
+def test_settings_that_a_block_of_code_made_do_not_reach_the_next_tenant(
+    tmp_path: Path, postgres_database: URL
+) -> None:
+    hidden = "DO $$ BEGIN IF true THEN SET session_replication_role = replica; END IF; END $$"
+    tell = "op.execute(\"INSERT INTO markers VALUES (current_setting('session_replication_role'))\")"
+    write(tmp_path, FIRST, f'op.execute("{hidden}")', tell)
+    first = schema_of(postgres_database)
+    succeed(tmp_path, first, 2, start=0)
+    with connect_postgres(postgres_database) as connection:
+        connection.execute("CREATE SCHEMA tenant_b")
+    second = target_of(postgres_database, schema="tenant_b")
+    succeed(tmp_path, second, 3, start=0)
+    succeed(tmp_path, first, 3)
+    assert ask(first, "SELECT revision FROM markers") == ["origin"]
