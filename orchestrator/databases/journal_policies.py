@@ -78,6 +78,7 @@ _MYSQL_ALREADY = tuple(
         (r"^CREATE\b.*?\bEVENT\b", {1537}),
         (r"^CREATE\s+(?:OR\s+REPLACE\s+)?(?:DATABASE|SCHEMA)\b", {1007}),
         (r"^(?:CREATE|DROP|RENAME)\s+(?:USER|ROLE)\b", {1396}),
+        (r"^REVOKE\b", {1141, 1147}),
         (r"^DROP\s+TABLE\b", {1051}),
         (r"^DROP\s+VIEW\b", {1051, 4092}),
         (r"^DROP\s+SEQUENCE\b", {1051, 4091}),

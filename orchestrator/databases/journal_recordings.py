@@ -180,7 +180,7 @@ class Recording:
         holds = self._policy.form.transactional and not self._commits_by_itself()
         if kind in (StatementKind.DEFINITION, StatementKind.OTHER) and holds:
             return StatementKind.DATA
-        if _REBUILD in (statement.object or "") and not self._policy.form.transactional:
+        if _REBUILD in (statement.object or "") and not holds:
             raise Strayed("rebuilds a table in pieces that a crash would leave lying about")
         return kind
 

@@ -359,3 +359,17 @@ def test_settings_that_a_block_of_code_made_do_not_reach_the_next_tenant(
     succeed(tmp_path, second, 3, start=0)
     succeed(tmp_path, first, 3)
     assert ask(first, "SELECT revision FROM markers") == ["origin"]
+
+
+def test_a_table_is_not_rebuilt_outside_of_a_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "acme.db"
+    sqlite3.connect(path).close()
+    target = target_of(f"sqlite:///{path}")
+    body = """
+        with op.get_context().autocommit_block(), op.batch_alter_table("accounts", recreate="always") as accounts:
+            accounts.add_column(sa.Column("key", sa.String(40)))
+    """
+    write(tmp_path, FIRST, body)
+    succeed(tmp_path, target, 1)
+    assert "rebuilds a table in pieces" in fail(tmp_path, target, 2)
+    assert len(ask(target, "SELECT id FROM accounts")) == 2

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import decimal
+import uuid
+
 import pytest
 
+from orchestrator.databases import journal_answers
 from orchestrator.databases.journal_entries import NOTHING, Entry, EntryKind, Replay, State, Strayed
 from orchestrator.databases.revision_files import traits_of
 from orchestrator.databases.statements import Dialect, StatementKind, read, unquoted
@@ -173,3 +179,55 @@ def test_a_file_that_asks_for_the_database_may_rebuild_on_another() -> None:
     rebuild = "with op.batch_alter_table('a', recreate='always') as batch: pass"
     assert traits_of(rebuild.encode()).rebuilds == (1,)
     assert traits_of(f"if bind.dialect.name == 'sqlite':\n    {rebuild}".encode()).rebuilds == ()
+
+
+def test_what_was_read_is_read_again_in_its_order_up_to_where_the_try_was_cut_off() -> None:
+    replay = Replay(entries("read:a", "data:b", "read:a", "definition:d", "read:c", "definition:e"))
+    positions = []
+    for digest in ("a", "a"):
+        met = replay.meet_read(digest, "")
+        assert met is not None
+        positions.append(met.position)
+    assert positions == [1, 3]
+    assert replay.meet_read("c", "") is None
+    assert replay.meet_definition("d") is not None
+    assert replay.meet_read("c", "") is not None
+    assert replay.meet_definition("e") is not None
+    assert replay.meet_read("c", "") is None
+
+
+def test_a_read_whose_parameters_differ_is_the_one_that_was() -> None:
+    read_once = dataclasses.replace(entries("read:a")[0], probe="like a")
+    replay = Replay([read_once, *entries("definition:d")])
+    assert replay.meet_read("with another number", "like another") is None
+    assert replay.meet_read("with another number", "like a") is read_once
+
+
+def test_what_was_read_is_no_data_that_may_be_left_out_in_trust() -> None:
+    replay = Replay(entries("read:a", "data:b", "read:c", "definition:d"))
+    met = replay.meet_data("reads differently")
+    assert met is not None
+    assert met.position == 2
+    assert replay.meet_data("one too many") is NOTHING
+
+
+VALUES = (
+    None, True, 7, 1.5, "ü", b"\x00\xff", decimal.Decimal("1.50"), uuid.UUID(int=7), datetime.date(2024, 2, 29),
+    datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC), datetime.time(1, 2, 3), datetime.timedelta(-1, 5, 7),
+    [1, "two", [decimal.Decimal(3)]], {"list": [1], "decimal": "no"}, {"a", "b"}, (1, (2,)),
+)  # fmt: skip
+
+
+def test_an_answer_comes_back_with_its_types() -> None:
+    text = journal_answers.written([("one", 3, None), ("two", "text", None)], [(value, value) for value in VALUES])
+    kept = journal_answers.read(text)
+    assert kept == ([("one", 3), ("two", None)], [(value, value) for value in VALUES])
+    assert [type(row[0]) for row in kept[1]] == [type(value) for value in VALUES]
+
+
+@pytest.mark.parametrize("rows", [[("x" * 1_000_001,)], [(1,)] * 20_001, [(object,)]])
+def test_of_an_answer_that_cannot_be_kept_only_what_it_was_is_known(rows: list[tuple[object, ...]]) -> None:
+    text = journal_answers.written([("one", None)], rows)
+    assert journal_answers.read(text) is None
+    assert text == journal_answers.written([("one", None)], rows)
+    assert text != journal_answers.written([("one", None)], [*rows, *rows])
