@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.docs.documents import ROOT, Shell, blocks, paths, shells
+from tests.services import scratch
 
 MARK = "<!-- run by CI -->"
 #: what .ci/run does by itself
@@ -23,6 +24,7 @@ ELSEWHERE = ("make demo", "make test", "make check", ".ci/run")
 
 def main(names: list[str]) -> int:
     """Run the documents named, else all that say so."""
+    scratch.use_memory()
     chosen = [Path(name).resolve() for name in names] or [path for path in paths() if _is_run(path)]
     if not chosen:
         print("no document says that it is to be run", file=sys.stderr)
