@@ -262,8 +262,8 @@ class Work:
             return self._concluded(connection, route)
         config = self.scripts.config
         own = classic.prepared(config, self._hurried(), self._application, orphans=self.orphans)
-        with own, logs.guarded():
-            moved = self._run_environment(route, **classic.options(self.target, connection))
+        with own as connections, logs.guarded():
+            moved = self._run_environment(route, connections, **classic.options(self.target, connection))
         return self._concluded(connection, moved) if moved else self._verified(connection)
 
     def _see(self, heads: tuple[str, ...]) -> None:
@@ -280,15 +280,17 @@ class Work:
             return start <= here
         return self.job.command is Command.STAMP or here <= start
 
-    def _run_environment(self, route: Route, **options: Any) -> Reason | None:
+    def _run_environment(
+        self, route: Route, own: classic.OwnConnections | None = None, **options: Any
+    ) -> Reason | None:
         """Run env.py once, with the steps of the route as what Alembic calls the migrations function."""
         purge = self.job.command is Command.STAMP and not self.scripts.knows(self.heads or ())
         ended: list[Reason | None] = []
 
         def upgrade(heads: Sequence[str], context: MigrationContext) -> Iterator[Any]:
             assert context.connection is not None
-            if not self.scripts.uses_environment:
-                classic.refuse_elsewhere(self.target, context.connection)
+            if own is not None:
+                own.refuse_others(context.connection)
             way = route if purge else self._way_from(heads, route, context)
             if isinstance(way, Reason):
                 ended.append(way)

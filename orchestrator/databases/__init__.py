@@ -27,7 +27,7 @@ from orchestrator.databases.errors import (
 from orchestrator.databases.fingerprints import fingerprint
 from orchestrator.databases.journal_tables import JOURNAL
 from orchestrator.databases.ladders import Ladder
-from orchestrator.databases.locks import NOBODY, Orphans, hold_lock, take_lock
+from orchestrator.databases.locks import NOBODY, Orphans, hold_lock, pin, take_lock
 from orchestrator.databases.passwords import current_password
 from orchestrator.databases.registered import backend_for, backend_of
 from orchestrator.outcomes import Failure
@@ -55,6 +55,7 @@ __all__ = [
     "classify",
     "connection_key",
     "fingerprint",
+    "pin",
     "synchronous",
     "tenant_lock",
     "wait_for_lock",

@@ -51,7 +51,7 @@ def hold_lock(
     build of the one who has the lock would wait for it in turn.
     """
     take_lock(backend, connection, target, wait, orphans=orphans)
-    _pin(connection, target)
+    pin(connection, target)
     try:
         with _alone(connection, target):
             yield
@@ -107,7 +107,7 @@ class _Watch:
             _log.warning("%s: the orphan that holds the tenant lock cannot be ended, waiting: %s", name, holder)
 
 
-def _pin(connection: Connection, target: Target) -> None:
+def pin(connection: Connection, target: Target) -> None:
     """Let no other server session take the place of the one that holds the lock.
 
     A session loses its lock silently in three ways. It ends, and SQLAlchemy connects anew for a revision that swallowed
