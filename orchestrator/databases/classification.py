@@ -95,10 +95,13 @@ def failure_of(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_t
     return _failure(error, None, faults.UNKNOWN, _python_message(error))
 
 
-def search(text: str, phrases: tuple[Phrase, ...]) -> tuple[Phrase, str] | None:
-    """The first phrase that the text holds, and the line of the text that holds it."""
+def search(
+    text: str, phrases: tuple[Phrase, ...], *, names: re.Pattern[str] | None = None
+) -> tuple[Phrase, str] | None:
+    """The first phrase that the text holds outside of names, and the line of the text that holds it."""
+    read = text if names is None else names.sub(lambda found: " " * len(found[0]), text)
     for known in phrases:
-        found = known.pattern.search(text)
+        found = known.pattern.search(read)
         if found is not None:
             start = text.rfind("\n", 0, found.start()) + 1
             return known, first_line(text[start:])

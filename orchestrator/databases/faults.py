@@ -146,7 +146,6 @@ POSTGRESQL: Mapping[str, Fault] = {
     "40001": CONFLICT,
     "40003": LOST,
     "40P01": DEADLOCK,
-    "42": SYNTAX,
     "42501": FORBIDDEN,
     "42601": SYNTAX,
     "42622": TOO_LONG,
@@ -232,6 +231,8 @@ POSTGRESQL_PHRASES: tuple[Phrase, ...] = (
         "08006",
     ),
 )
+#: names of hosts, databases and users, which may read like a fault
+POSTGRESQL_NAMES = re.compile(r"\"[^\"\n]*\"|\bhost '[^'\n]*'")
 #: PostgreSQL gives one code for a statement that took too long and for one that a person cancelled
 STATEMENT_TIMEOUT = phrase(
     r"timeout|Zeitüberschreitung der Anfrage|délai d'exécution",
@@ -344,7 +345,9 @@ MYSQL_PHRASES: tuple[Phrase, ...] = (
     phrase(r"Temporary failure in name resolution", "2003", NO_NAME_SERVICE),
     phrase(r"Name or service not known|getaddrinfo|name resolution|Unknown .*server host", "2003", UNKNOWN_HOST),
     phrase(r"timed out|No route to host|Network is unreachable", "2003", UNREACHABLE),
-    phrase(r"Connection reset|Broken pipe", "2003", CUT_OFF),
+    # Over TLS the end of a connection sounds like a fault of TLS.
+    phrase(r"Connection reset|Broken pipe|EOF occurred in violation", "2003", CUT_OFF),
+    phrase(r"\[SSL: |certificate verify failed", "2003", TLS),
 )
 
 #: by SQLite's primary or extended result code

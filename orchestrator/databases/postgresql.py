@@ -450,7 +450,7 @@ def _sqlstate(error: BaseException) -> str | None:
 def _diagnose_text(whole: str, message: str) -> Diagnosis:
     """Drivers give no code for what happens while connecting, nor (psycopg2) when the session is ended."""
     connecting = faults.POSTGRESQL_CONNECTING.search(whole) is not None
-    found = search(whole, faults.POSTGRESQL_PHRASES)
+    found = search(whole, faults.POSTGRESQL_PHRASES, names=faults.POSTGRESQL_NAMES)
     if found is None:
         fault = Fault(FailureKind.TRANSIENT, faults.UNKNOWN.advice) if connecting else faults.UNKNOWN
         return Diagnosis(fault=fault, message=message, connecting=connecting)

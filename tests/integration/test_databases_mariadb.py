@@ -71,10 +71,11 @@ def test_a_connection_is_encrypted_where_the_server_can(encrypting: URL, connect
         assert not scalar(connection, cipher)
     strict = target("acme", encrypting, connect_args={"ssl": ssl.create_default_context()})
     with (
-        pytest.raises(sqlalchemy.exc.OperationalError, match="CERTIFICATE_VERIFY_FAILED"),
+        pytest.raises(sqlalchemy.exc.OperationalError, match="CERTIFICATE_VERIFY_FAILED") as refusal,
         connections.open(strict, application_name="a"),
     ):
         pass
+    assert databases.classify(refusal.value, strict).advice == databases.faults.TLS.advice
 
 
 def test_an_absent_database_is_absent(mariadb_url: URL, connections: Connections) -> None:

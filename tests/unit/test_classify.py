@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from orchestrator import databases
 from orchestrator.databases import TargetAbsent, TenantLocked, faults
+from orchestrator.databases.faults import Fault
 from orchestrator.databases.fingerprints import fingerprint
 from orchestrator.databases.masks import mask_statement
 from orchestrator.outcomes import Failure, FailureKind
@@ -46,6 +47,11 @@ CONNECTING = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         (CONNECTING + "Connection refused\n\tIs the server running on that host?", "08001", "server"),
         (CONNECTING + "timeout expired", "08001", "server"),
         (CONNECTING + "certificate verify failed", "08P01", "permanent"),
+        (CONNECTING.replace("db", "pg-ssl.internal") + "Connection refused", "08001", "server"),
+        (CONNECTING.replace("db", "pg-ssl.internal") + "timeout expired", "08001", "server"),
+        (CONNECTING.replace("db", "pg-ssl.internal") + "server closed the connection", "08006", "transient"),
+        (CONNECTING.replace("db", "pg-ssl.internal") + "SSL error: certificate verify failed", "08P01", "permanent"),
+        ("failed to resolve host 'pg-tls.internal': Name or service not known", "08001", "permanent"),
         ("failed to resolve host 'nowhere': Name or service not known", "08001", "permanent"),
         ("failed to resolve host 'db': Temporary failure in name resolution", "08001", "transient"),
         (CONNECTING + "server closed the connection unexpectedly", "08006", "transient"),
@@ -116,10 +122,28 @@ def test_mysqlclient_is_read_like_pymysql(number: int, text: str, kind: str) -> 
     assert failure.crowded is (number == 1226)
 
 
-def test_mysql_says_which_host_it_could_not_find() -> None:
-    text = "Can't connect to MySQL server on 'nowhere' ([Errno -2] Name or service not known)"
+@pytest.mark.parametrize(
+    ("cause", "fault"),
+    [
+        ("[Errno -2] Name or service not known", faults.UNKNOWN_HOST),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate", faults.TLS),
+        ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)", faults.CUT_OFF),
+        ("[Errno 111] Connection refused", faults.REFUSED),
+    ],
+)
+def test_pymysql_has_one_number_for_all_that_goes_wrong_while_it_connects(cause: str, fault: Fault) -> None:
+    text = f"Can't connect to MySQL server on 'certificate.internal' ({cause})"
     failure = databases.classify(pymysql.err.OperationalError(2003, text), MYSQL)
-    assert failure.advice == faults.UNKNOWN_HOST.advice
+    assert (failure.kind, failure.advice) == (fault.kind, fault.advice)
+
+
+@pytest.mark.parametrize("code", ["42P10", "42702", "42830", "42P16", "42803", "42999"])
+def test_one_drifted_tenant_does_not_stop_the_fleet(code: str) -> None:
+    """Of all that a definition may be refused for, a mistake in its grammar alone is surely everybody's."""
+    error = psycopg.ProgrammingError("something about a column")
+    error.sqlstate = code
+    failure = databases.classify(OperationalError("ALTER", None, error), POSTGRES)
+    assert (failure.code, failure.kind) == (code, FailureKind.PERMANENT)
 
 
 def test_a_connection_that_pymysql_closed_is_a_lost_one() -> None:
