@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
@@ -55,6 +56,16 @@ class Handover:
     #: None to compare or to write SQL: env.py then connects by itself
     connection: Connection | None = None
     purpose: Purpose = Purpose.WRITE
+
+
+@contextmanager
+def handed_over(config: Config, handover: Handover) -> Iterator[None]:
+    """While the body runs, env.py gets its targets from here."""
+    config.attributes[HANDOVER] = handover
+    try:
+        yield
+    finally:
+        del config.attributes[HANDOVER]
 
 
 def how_it_ended(target: Target, ended: Sequence[Reason | None]) -> Reason | None:

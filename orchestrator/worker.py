@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from orchestrator import classic, databases, failpoints, logs
-from orchestrator.environment import HANDOVER, Handover, how_it_ended, version_options
+from orchestrator.environment import Handover, handed_over, how_it_ended, version_options
 from orchestrator.errors import EnvironmentError, ScriptsError  # noqa: A004 - Alembic's word
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Job, Route
@@ -179,6 +179,8 @@ class Work:
         pause = self.ladder.pause_after(failure, settled=at is not None)
         if pause is not None:
             logger.warning("try %d failed, the next one is in %.2f s", number, pause, extra=details)
+            if failure.code in databases.MOVED_CODES:
+                rest()  # a session that is kept would lead to the old place
         elif not ambiguous:
             at = self._settled(self.target.timeouts.lock)
         return self._outcome(Status.FAILED, at=at, failure=self._advised(failure)), pause
@@ -250,7 +252,7 @@ class Work:
         if isinstance(route, Reason):
             return self._concluded(connection, route)
         handover = Handover(targets=(self.target,), connection=connection)
-        with _handed_over(self.scripts, handover), logs.guarded():
+        with handed_over(self.scripts.config, handover), logs.guarded():
             moved = self._run_environment(route)
         return self._concluded(connection, moved) if moved else self._verified(connection)
 
@@ -476,15 +478,6 @@ def read_heads(connection: Connection, target: Target) -> tuple[str, ...]:
 def _log(outcome: Outcome) -> None:
     extra = {"status": outcome.status.value, "from": outcome.found, "at": outcome.at}
     logger.info("%s", outcome.status.value, extra=extra)
-
-
-@contextlib.contextmanager
-def _handed_over(scripts: Scripts, handover: Handover) -> Iterator[None]:
-    scripts.config.attributes[HANDOVER] = handover
-    try:
-        yield
-    finally:
-        del scripts.config.attributes[HANDOVER]
 
 
 @functools.cache

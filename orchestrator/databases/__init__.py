@@ -24,6 +24,7 @@ from orchestrator.databases.errors import (
     TargetAbsent,
     TenantLocked,
 )
+from orchestrator.databases.faults import MOVED_CODES
 from orchestrator.databases.fingerprints import fingerprint
 from orchestrator.databases.journal_tables import JOURNAL
 from orchestrator.databases.ladders import Ladder
@@ -35,6 +36,7 @@ from orchestrator.tenants import Target
 
 __all__ = [
     "JOURNAL",
+    "MOVED_CODES",
     "Backend",
     "BrokenReferences",
     "Connections",

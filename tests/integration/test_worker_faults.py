@@ -357,6 +357,20 @@ bind.exec_driver_sql("CREATE TABLE elsewhere (id int)")
     assert rows(target, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'elsewhere'") == [0]
 
 
+def test_a_new_connection_is_made_where_the_server_may_have_changed_places(
+    folder: Path, postgres_database: URL, naps: list[Callable[[], None]]
+) -> None:
+    """A process keeps a session for the schemas of one database: it would lead to the old primary again."""
+    target = Target(tenant=Tenant(name="acme"), url=postgres_database, schema="public")
+    setting = f'ALTER DATABASE "{postgres_database.database}" {{}} default_transaction_read_only'
+    with connect_postgres(postgres_database.set(database="postgres")) as elsewhere:
+        elsewhere.execute(setting.format("SET") + " = on")
+        naps.append(lambda: elsewhere.execute(setting.format("RESET")))
+        outcome = run(folder, target, job(target))
+    assert (outcome.failure, outcome.attempts) == (None, 2)
+    assert_applied_once(target)
+
+
 # -- jobs that are taken up again -----------------------------------------------------------------------------------
 
 
