@@ -17,7 +17,7 @@ from alembic.util import CommandError
 from orchestrator import applications, classic, logs
 from orchestrator.environment import HANDOVER, Handover, Purpose, compared
 from orchestrator.errors import ScriptsError
-from orchestrator.revisions import Scripts
+from orchestrator.revisions import Scripts, refusing_exits
 from orchestrator.tenants import Target
 
 
@@ -104,7 +104,7 @@ def _paths(written: Script | list[Script | None] | None) -> list[Path]:
 def _raised_as_ours(section: str, target: Target | None = None) -> Iterator[None]:
     try:
         # What env.py and revisions print must not get into somebody's JSON.
-        with contextlib.redirect_stdout(sys.stderr):
+        with refusing_exits(section), contextlib.redirect_stdout(sys.stderr):
             yield
     except CommandError as error:
         message = str(error)

@@ -10,9 +10,10 @@ from alembic.runtime.environment import EnvironmentContext
 
 from orchestrator import classic, databases, logs
 from orchestrator.environment import HANDOVER, Handover, Purpose
+from orchestrator.errors import ScriptsError
 from orchestrator.plans import Job, Route
 from orchestrator.redaction import first_line, scrub
-from orchestrator.revisions import Scripts
+from orchestrator.revisions import Scripts, refusing_exits
 from orchestrator.tenants import Target
 
 
@@ -48,10 +49,13 @@ def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
                 **options,
             ),
             logs.guarded(),
+            refusing_exits(scripts.section),
             # Standard output is the script's.
             contextlib.redirect_stdout(sys.stderr),
         ):
             scripts.directory.run_env()
+    except ScriptsError:
+        raise
     except Exception as error:  # noqa: BLE001 - any revision may refuse to work without a database
         place = f"revision {running[-1]}" if running else "env.py"
         buffer.write(f"-- {place} cannot be written as SQL: {type(error).__name__}: {scrub(first_line(str(error)))}\n")

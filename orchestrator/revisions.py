@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import inspect
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -36,7 +38,7 @@ class Scripts:
         self.section = config.config_ini_section
         self.directory = _load(config)
         self._nodes = {script.revision: script for script in self.directory.walk_revisions()}
-        self._check_lengths()
+        self._check_ids()
         self._check_functions()
         self.route = functools.lru_cache(maxsize=None)(self._route)
         #: the same question comes up for each target of a fleet
@@ -185,8 +187,10 @@ class Scripts:
                 behind |= self.reached(_down(self._nodes[revision]))
         return tuple(sorted(set(revisions) - behind))
 
-    def _check_lengths(self) -> None:
+    def _check_ids(self) -> None:
         for revision, script in self._nodes.items():
+            if not revision:
+                raise ScriptsError(f"{script.path}: the revision id is empty; give the file an id")
             if len(revision) > LONGEST_REVISION:
                 raise ScriptsError(
                     f"{script.path}: revision id `{revision}` has {len(revision)} characters; the version table holds "
@@ -198,6 +202,8 @@ class Scripts:
         for script in self._nodes.values():
             if not callable(getattr(script.module, "upgrade", None)):
                 raise ScriptsError(f"{script.path} has no function `upgrade`; no tenant can be taken past it")
+            for name in ("upgrade", "downgrade"):
+                _refuse_deferred(script.path, name, getattr(script.module, name, None))
 
 
 def load_config(path: Path, section: str, x: Sequence[str] = ()) -> Config:
@@ -259,18 +265,33 @@ def _ill_typed(directory: ScriptDirectory) -> str | None:
             value = getattr(node, "value", None)
             if not isinstance(name, ast.Name) or name.id not in _TEXTS or not isinstance(value, ast.Constant):
                 continue
+            if value.value is None and name.id == "revision":
+                return f"{path}:{node.lineno}: `revision` is None; give the file an id"
             if not isinstance(value.value, str | None):
                 return f"{path}:{node.lineno}: `{name.id}` is {value.value!r}; it has to be text, put it in quotes"
     return None
+
+
+def _refuse_deferred(path: str, name: str, function: object) -> None:
+    """A coroutine or a generator does nothing when Alembic calls it, and would pass for a success."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if inspect.isfunction(function) and any(is_kind(function) for is_kind in kinds):
+        raise ScriptsError(
+            f"{path}:{function.__code__.co_firstlineno}: `{name}` is asynchronous or a generator, and nothing of it "
+            "would run; make it a plain function without `await` and `yield`"
+        )
 
 
 @contextmanager
 def _scripts_errors(section: str) -> Iterator[None]:
     """Say in one sentence what Alembic, and the files that it imports, raise in many ways."""
     try:
-        yield
+        with refusing_exits(section):
+            yield
     except SyntaxError as error:
-        raise ScriptsError(f"{error.filename}:{error.lineno}: {error.msg}; mend the revision file") from None
+        # What cannot be text of a program at all has no place of its own.
+        place = f"{error.filename}:{error.lineno}: " if error.filename else _where(error)
+        raise ScriptsError(f"{place}{error.msg}; mend the revision file") from None
     except KeyError as error:
         raise ScriptsError(
             f"[{section}]: revision {error} is named by another one as its `down_revision` or `depends_on`, but no "
@@ -286,6 +307,17 @@ def _scripts_errors(section: str) -> Iterator[None]:
         raise ScriptsError(f"[{section}]: {_lack(error)}") from error
     except Exception as error:
         raise ScriptsError(f"[{section}]: {_where(error)}{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def refusing_exits(section: str) -> Iterator[None]:
+    """Raise `ScriptsError` for a `sys.exit` of env.py or of a revision: it would pass for a success of the command."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ScriptsError(
+            f"[{section}]: {_where(error)}`sys.exit` ends the command half-way; take it out of the file"
+        ) from None
 
 
 def _sentence(error: CommandError) -> str:
@@ -316,14 +348,14 @@ def _lack(error: AttributeError) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost file that is neither ours nor Alembic's: the revision that raised while it was imported."""
-    traceback = error.__traceback__
+    """The innermost of the files that Alembic loads, env.py and revisions: it gives their modules such names."""
     place = ""
-    while traceback is not None:
-        name = traceback.tb_frame.f_code.co_filename
-        if Path(name).parent.name == "versions" or "versions" in Path(name).parts:
-            place = f"{name}:{traceback.tb_lineno}: "
-        traceback = traceback.tb_next
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module == "alembic.util.pyfiles" and "path" in frame.f_locals:
+            place = f"{frame.f_locals['path']}: "
+        elif module.endswith("_py"):
+            place = f"{frame.f_code.co_filename}:{line}: "
     return place
 
 

@@ -141,8 +141,6 @@ def _end(ctx: click.Context, error: BaseException) -> int:
             terminals.end_line()
             _complain("interrupted; nothing was written")
             return ExitCode.INTERRUPTED
-        case SystemExit():
-            raise error
         case _:
             _report_bug(ctx, error)
             return ExitCode.INTERNAL

@@ -43,6 +43,11 @@ def encoded(folder: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"an index", "für Müller".encode("latin-1"), 1))
 
 
+def with_a_zero_byte(folder: Path) -> None:
+    path = histories.file_of(folder, "r004")
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
 def without_scripts(folder: Path) -> None:
     (folder / "alembic").rename(folder / "elsewhere")
 
@@ -63,6 +68,12 @@ HISTORIES = [
     History(
         "raises-on-import", edited("r004", "import sqlalchemy", "import no_such_module\nimport sqlalchemy"), "r004_"
     ),
+    History(
+        "exits-on-import",
+        edited("r004", "import sqlalchemy", "import sys; sys.exit(0)\nimport sqlalchemy"),
+        r"r004_\w+\.py:\d+: `sys.exit`",
+    ),
+    History("zero-byte", with_a_zero_byte, r"^/.*r004_\w+\.py: "),
     History("not-utf-8", encoded, "r004_|utf-8|codec"),
     History("one-id-twice", edited("r006", "revision = 'r006'", "revision = 'r003'"), "r003.*another id"),
     History("id-too-long", edited("r006", "revision = 'r006'", f"revision = {'r' * 33!r}"), "33 characters"),
@@ -71,6 +82,14 @@ HISTORIES = [
         "parent-is-a-number",
         edited("r004", "down_revision = 'r003'", "down_revision = 3"),
         r"r004_\w+\.py:\d+: `down_revision`",
+    ),
+    History("empty-id", edited("r006", "revision = 'r006'", "revision = ''"), r"r006_\w+\.py: .*id is empty"),
+    History("id-is-none", edited("r006", "revision = 'r006'", "revision = None"), r"r006_\w+\.py:\d+: `revision`"),
+    History("coroutine", edited("r004", "def upgrade", "async def upgrade"), r"r004_\w+\.py:\d+: `upgrade`"),
+    History(
+        "generator",
+        edited("r004", "def downgrade():\n", "def downgrade():\n    yield\n"),
+        r"r004_\w+\.py:\d+: `downgrade`",
     ),
     History("no-upgrade", edited("r004", "def upgrade", "def upgrad"), "r004_.*no function `upgrade`"),
     History("label-twice", labelled_twice, "billing"),

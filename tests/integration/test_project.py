@@ -265,6 +265,16 @@ def test_a_revision_that_needs_a_database_says_so_in_the_sql(folder: Path) -> No
     assert "-- revision r003 cannot be written as SQL" in sql
 
 
+def test_an_env_py_that_ends_the_program_is_no_success(folder: Path) -> None:
+    env = folder / "alembic" / "env.py"
+    env.write_text(f"import sys\nsys.exit(0)\n{env.read_text()}")
+    with fleet(folder, "a") as project:
+        with pytest.raises(ScriptsError, match=r"env\.py:2: `sys\.exit`"):
+            project.revise("compared", autogenerate=True, selection=ALL)
+        with pytest.raises(ScriptsError, match=r"env\.py:2: `sys\.exit`"):
+            list(project.sql(project.plan()))
+
+
 def test_a_protected_environment_is_written_to_only_by_its_name(folder: Path) -> None:
     project = fleet(folder, "a", more="environment: production\nprotected: true\n")
     plan = project.plan()

@@ -63,6 +63,15 @@ def test_an_unexpected_error_is_an_internal_one(invoke: Invoke, raising: Any) ->
     assert "hunter2" not in result.stderr
 
 
+def test_code_of_others_cannot_end_a_command_as_a_success(invoke: Invoke, raising: Any) -> None:
+    raising(SystemExit(0))
+
+    result = invoke("status")
+
+    assert result.exit_code == 70
+    assert "internal error: SystemExit" in result.stderr
+
+
 @pytest.mark.parametrize("words", [["-v", "status"], ["status", "-v"]])
 def test_the_traceback_is_there_when_asked_for_without_secrets(invoke: Invoke, raising: Any, words: list[str]) -> None:
     raising(ValueError(f"cannot parse {SECRET}"))
