@@ -252,10 +252,11 @@ def _unexpected(done: Done, victim: Victim, book: ledgers.Book | None) -> list[s
 
 def _remedies(done: Done, book: ledgers.Book | None) -> list[tuple[str, ...]]:
     """What is to be typed after a command that ended so; each of them says what to type itself."""
+    if book is None or not book.runs:
+        # A `resume` finds nothing and ends with 0 where the one that was killed had not opened its run.
+        return [] if done.exit_status == 0 and "resume" not in done.command else [UPGRADE]
     if done.exit_status == 0:
         return []
-    if book is None or not book.runs:
-        return [UPGRADE]
     # A run that ended by itself may have given targets up as lost: those are for `retry`.
     return [RESUME] if done.exit_status in (KILLED, 4, _TERMINATED) else [RESUME, ("retry",)]
 

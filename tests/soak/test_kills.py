@@ -6,10 +6,34 @@ import contextlib
 
 import pytest
 
-from tests.soak import grounds, kills
+from tests.acceptance.fleets import Done
+from tests.soak import grounds, kills, ledgers
+from tests.soak.crash_points import KILLED
 from tests.soak.mortals import mortal
 
 _SEED = 20261122
+_NO_RUN = ledgers.Book(runs={}, claims={}, unsettled=())
+_HALTED = ledgers.Book(runs={"r-1": "halted"}, claims={}, unsettled=())
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_status", "book", "remedies"),
+    [
+        (kills.UPGRADE, 0, _HALTED, []),
+        (kills.UPGRADE, KILLED, _HALTED, [kills.RESUME]),
+        (kills.RESUME, 1, _HALTED, [kills.RESUME, ("retry",)]),
+        (kills.UPGRADE, KILLED, _NO_RUN, [kills.UPGRADE]),
+        (kills.RESUME, 0, _NO_RUN, [kills.UPGRADE]),
+        (kills.RESUME, 0, None, [kills.UPGRADE]),
+        (kills.UPGRADE, 0, None, []),
+    ],
+)
+def test_what_is_typed_after_a_command(
+    command: tuple[str, ...], exit_status: int, book: ledgers.Book | None, remedies: list[tuple[str, ...]]
+) -> None:
+    """Where the one that was killed had opened no run, `resume` ends with 0 and has moved nobody."""
+    done = Done(command=command, exit_status=exit_status, output="", errors="")
+    assert kills._remedies(done, book) == remedies
 
 
 @pytest.mark.parametrize("engine", grounds.ENGINES)
