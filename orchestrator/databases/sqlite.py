@@ -230,8 +230,6 @@ def _begin_writing(connection: Connection) -> None:
         _restore_foreign_keys(connection)
         return
     driver = _driver_connection(connection)
-    if driver.in_transaction:
-        return  # an engine and the one that it was derived from are two to us, and it has begun for the other one
     driver.isolation_level = None  # SQLAlchemy sets the driver's own mode again after an AUTOCOMMIT block
     if driver.execute("PRAGMA foreign_keys").fetchone()[0]:
         connection.info[_ENFORCED] = True
