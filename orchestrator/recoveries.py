@@ -17,8 +17,14 @@ _DONE_BY = {
     Command.DOWNGRADE: Status.DOWNGRADED,
     Command.STAMP: Status.STAMPED,
 }
+_CHANGED = frozenset(_DONE_BY.values())
 _BACK = {Command.UPGRADE: Command.DOWNGRADE, Command.DOWNGRADE: Command.UPGRADE, Command.STAMP: Command.STAMP}
 _BY_OTHERS = Reason(code="concurrent", text="something that this run does not know of brought it there")
+_BACK_ALREADY = Reason(code="at_head", text="is back already where the run found it")
+_OPEN_ENDS = (
+    "{:,} of them stood where the run found them, and nobody knows whether its worker is at work there still: each is "
+    "looked at again under its lock"
+)
 _NEVER = Reason(code="halted", text="the run ended before its turn")
 _VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
 
@@ -61,7 +67,7 @@ class Past:
     def is_unknown(self, job: Job) -> bool:
         """Whether nothing final was written down about a job."""
         outcome = self.outcomes.get(job.target)
-        return job.target in self.unsettled or outcome is None or outcome.status is Status.LOST
+        return job.target in self.unsettled or outcome is None or is_open(outcome)
 
     def is_failed(self, job: Job) -> bool:
         """Whether a job failed, or nobody knows."""
@@ -76,6 +82,22 @@ class Past:
         return job.target in self.unsettled or (
             outcome is not None and (outcome.status in tried or (outcome.status in LEFT and outcome.attempts > 0))
         )
+
+
+def is_open(outcome: Outcome) -> bool:
+    """Whether a try may have committed, or may commit yet, for all that is known."""
+    never_reached = outcome.status is Status.NOT_STARTED and outcome.attempts > 0
+    return outcome.status is Status.LOST or never_reached
+
+
+def may_have_changed(outcome: Outcome) -> bool:
+    """Whether the run of this outcome has moved the target, wholly or in part, or may have."""
+    if is_open(outcome):
+        return True
+    if outcome.at is None:
+        return outcome.failure is not None and outcome.failure.kind is FailureKind.AMBIGUOUS
+    tried = outcome.attempts > 0 or outcome.status in _CHANGED
+    return tried and outcome.found is not None and outcome.at != outcome.found
 
 
 def waits(outcome: Outcome) -> bool:
@@ -123,10 +145,18 @@ def barrier(plan: Plan) -> str | None:
 def settle(past: Past, reason: Reason) -> list[Outcome]:
     """What became of targets whose try has no outcome, or an unknown one, and of jobs that never started.
 
-    `reason` is for those at which nothing was committed.
+    `reason` is for those that never started. Where nothing of a try is to be seen, its worker may still be at work:
+    that stays unknown.
     """
     settled = [_settled(past, job, reason) for job in past.plan.jobs if past.is_unknown(job)]
-    return settled + [job.outcome(Status.UNCHANGED, at=job.wanted, reason=_BY_OTHERS) for job in _done_by_others(past)]
+    by_others = [_done_by_others(past, job) for job in past.plan.jobs if _is_done_by_others(past, job)]
+    return [outcome for outcome in settled if not _is_known_to_be_lost(past, outcome)] + by_others
+
+
+def _is_known_to_be_lost(past: Past, outcome: Outcome) -> bool:
+    before = past.outcomes.get(outcome.target)
+    known = before is not None and before.status is Status.LOST and outcome.target not in past.unsettled
+    return known and outcome.status is Status.LOST
 
 
 def late_jobs(past: Past, route: Callable[[Found], Route | None], is_due: Callable[[Outcome], bool]) -> list[Job]:
@@ -143,10 +173,16 @@ def late_jobs(past: Past, route: Callable[[Found], Route | None], is_due: Callab
     return jobs
 
 
-def take_back(past: Past, run: str, path: Callable[[Outcome], tuple[str, ...]]) -> Plan:
+def take_back(
+    past: Past,
+    run: str,
+    path: Callable[[Job], tuple[str, ...]],
+    moved_since: Collection[tuple[str, tuple[str, ...]]] = frozenset(),
+) -> Plan:
     """A plan that brings every target that a run changed back to where it was found, in reverse order.
 
-    `path` gives the revisions to run, in order, from where an outcome left its target to where it found it.
+    `path` gives the revisions that a job back has to run, in order. `moved_since` has each target that later runs have
+    changed, with the heads from which or to which they brought it.
     """
     back = _BACK[past.plan.command]
     behind = _reversed_order(past.plan)
@@ -155,14 +191,20 @@ def take_back(past: Past, run: str, path: Callable[[Outcome], tuple[str, ...]]) 
     for wave in reversed(past.plan.waves):
         jobs: list[Job] = []
         for job in reversed(wave.jobs):
-            item = _taken_back(past, job, back, behind, path)
+            outcome = past.outcomes.get(job.target)
+            if outcome is None or not may_have_changed(outcome):
+                continue
+            item = _taken_back(past, job, outcome, moved_since)
             if isinstance(item, Job):
-                jobs.append(item)
+                reversal = dataclasses.replace(item, command=back, after=behind.get(job.target, ()), provision=False)
+                jobs.append(dataclasses.replace(reversal, path=path(reversal)))
             elif item is not None:
-                settled.append(item)
+                settled.append(dataclasses.replace(item, wave=None))
         if jobs:
             waves.append(dataclasses.replace(wave, jobs=tuple(jobs)))
-    wanted = {head for wave in waves for job in wave.jobs for head in job.wanted}
+    jobs_back = [job for wave in waves for job in wave.jobs]
+    wanted = {head for job in jobs_back for head in job.wanted}
+    open_ends = sum(1 for job in jobs_back if past.heads(job.target) == job.wanted)
     return dataclasses.replace(
         past.plan,
         command=back,
@@ -170,7 +212,7 @@ def take_back(past: Past, run: str, path: Callable[[Outcome], tuple[str, ...]]) 
         revision=tuple(sorted(wanted)),
         waves=tuple(waves),
         settled=tuple(settled),
-        notes=(),
+        notes=(_OPEN_ENDS.format(open_ends),) if open_ends else (),
     )
 
 
@@ -211,10 +253,17 @@ def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:
     return dataclasses.replace(wave, jobs=tuple(jobs))
 
 
-def _done_by_others(past: Past) -> list[Job]:
-    """Jobs that were put off or never started, and whose targets are where they were wanted all the same."""
-    waiting = [job for job in past.plan.jobs if past.is_waiting(job) and not past.is_unknown(job)]
-    return [job for job in waiting if (heads := past.heads(job.target)) is not None and past.is_there(job, heads)]
+def _is_done_by_others(past: Past, job: Job) -> bool:
+    """Whether a job was put off or never started, and its target is where it was wanted all the same."""
+    heads = past.heads(job.target)
+    waits_only = past.is_waiting(job) and not past.is_unknown(job)
+    return waits_only and heads is not None and past.is_there(job, heads)
+
+
+def _done_by_others(past: Past, job: Job) -> Outcome:
+    before = past.outcomes[job.target]
+    attempts = before.attempts if may_have_changed(before) else 0
+    return job.outcome(Status.UNCHANGED, at=job.wanted, reason=_BY_OTHERS, attempts=attempts)
 
 
 def _settled(past: Past, job: Job, reason: Reason) -> Outcome:
@@ -225,10 +274,10 @@ def _settled(past: Past, job: Job, reason: Reason) -> Outcome:
         return job.outcome(Status.LOST, attempts=1, failure=_runner_died("where it stands could not be read"))
     if past.is_there(job, heads):
         return job.outcome(_DONE_BY[job.command], at=heads, applied=job.path, attempts=1, reason=_VERIFIED)
+    where = f"stands at {', '.join(heads) or 'base'}"
     if heads == job.found:
-        return job.outcome(Status.NOT_STARTED, at=heads, attempts=1, reason=reason)
-    where = f"it stands at {', '.join(heads) or 'base'}"
-    return job.outcome(Status.FAILED, at=heads, attempts=1, failure=_runner_died(where))
+        return job.outcome(Status.LOST, attempts=1, failure=_runner_died(f"it {where}, and may be at work still"))
+    return job.outcome(Status.FAILED, at=heads, attempts=1, failure=_runner_died(f"it {where}"))
 
 
 def _runner_died(where: str) -> Failure:
@@ -271,30 +320,33 @@ def _reversed_order(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _taken_back(
-    past: Past,
-    job: Job,
-    back: Command,
-    behind: Mapping[str, tuple[str, ...]],
-    path: Callable[[Outcome], tuple[str, ...]],
+    past: Past, job: Job, outcome: Outcome, moved_since: Collection[tuple[str, tuple[str, ...]]]
 ) -> Job | Outcome | None:
-    """A job back, the outcome of a target that is left alone, or None for one that the run did not change."""
-    outcome = past.outcomes.get(job.target)
-    if outcome is None or outcome.found is None or outcome.at is None or outcome.at == outcome.found:
-        return None
+    """From where to where a target goes back, or the outcome of one that is left alone; None: it is not this run's."""
     heads = past.heads(job.target)
-    left_at, came_from = outcome.at, outcome.found
-    reversal = dataclasses.replace(
-        job, command=back, found=left_at, wanted=came_from, path=(), after=behind.get(job.target, ()), provision=False
-    )
-    if heads == left_at:
-        return dataclasses.replace(reversal, path=path(outcome))
+    lost = outcome.at is None or outcome.found is None or is_open(outcome)
+    left_at = job.wanted if lost or outcome.at is None else outcome.at
+    came_from = job.found if outcome.found is None else outcome.found
+    reversal = dataclasses.replace(job, found=left_at, wanted=came_from, path=())
     if heads is None:
-        text = "cannot be read now, so it is left as it is"
-    else:
-        text = f"is at {', '.join(heads) or 'base'} now, not where the run left it; it is left as it is"
-    return dataclasses.replace(
-        reversal.outcome(Status.SKIPPED, at=heads, reason=Reason(code="moved", text=text)), wave=None
-    )
+        return _left_alone(reversal, heads, "cannot be read now, so it is left as it is")
+    if heads == came_from:
+        # A worker that has outlived its runner may commit any moment: whoever has the tenant lock knows more.
+        return reversal if lost else reversal.outcome(Status.UNCHANGED, at=heads, reason=_BACK_ALREADY)
+    place = ", ".join(heads) or "base"
+    strays = not set(heads) <= {*job.path, *outcome.applied, *job.found, *job.wanted}
+    if heads != left_at or strays:
+        return _left_alone(reversal, heads, f"is at {place} now, not where the run left it; it is left as it is")
+    if (job.target, came_from) not in moved_since:
+        return reversal
+    if outcome.reason == _VERIFIED:
+        # Nobody saw this run do it, and somebody saw the other one.
+        return None
+    return _left_alone(reversal, heads, f"is at {place}, where another run has brought it; it is left as it is")
+
+
+def _left_alone(reversal: Job, heads: tuple[str, ...] | None, text: str) -> Outcome:
+    return reversal.outcome(Status.SKIPPED, at=heads, reason=Reason(code="moved", text=text))
 
 
 def _observed(look: Found) -> Outcome:

@@ -32,6 +32,8 @@ _RESUMABLE = _OPEN | {RunStatus.FAILED}
 #: what there may be to take back of
 _MOVING = frozenset({Command.UPGRADE, Command.DOWNGRADE, Command.STAMP})
 _CHANGED = (Status.UPGRADED, Status.DOWNGRADED, Status.STAMPED)
+#: behind which there may be a change that was never told
+_UNDECIDED = (Status.FAILED, Status.LOST, Status.NOT_STARTED, Status.DEFERRED)
 _NOT_STARTED = Reason(code="interrupted", text="its runner died before its turn")
 _DAY = datetime.timedelta(days=1)
 
@@ -223,7 +225,7 @@ class Runs:
         # What its runner left behind without a word counts as well.
         settled = {outcome.target: outcome for outcome in recoveries.settle(past, _NOT_STARTED)}
         past = dataclasses.replace(past, outcomes={**past.outcomes, **settled})
-        plan = recoveries.take_back(past, chosen.id, lambda outcome: self._way_back(past.plan, outcome))
+        plan = recoveries.take_back(past, chosen.id, self._way_back, _moved_since(book, chosen))
         plan = self._registered(plan)
         if plan.command is Command.DOWNGRADE:
             self.refuse_irreversible(plan)
@@ -245,7 +247,7 @@ class Runs:
 
     def _latest_changing(self, book: Ledger) -> Run:
         for run in book.runs(limit=_LOOK_BACK):
-            if run.command in _MOVING and any(run.counts.get(status.value, 0) > 0 for status in _CHANGED):
+            if run.command in _MOVING and _may_have_changed(book, run):
                 if run.parent is None:
                     return run
                 # Typed twice, a rollback would undo itself.
@@ -255,22 +257,19 @@ class Runs:
                 )
         raise UsageError("no recorded run has changed a target; name one with `orchestrate rollback RUN`")
 
-    def _way_back(self, plan: Plan, outcome: Outcome) -> tuple[str, ...]:
-        section = next(job.section for job in plan.jobs if job.target == outcome.target)
-        if plan.command is Command.STAMP:
+    def _way_back(self, job: Job) -> tuple[str, ...]:
+        if job.command is Command.STAMP:
             return ()
-        scripts = self._host.scripts(section)
-        assert outcome.at is not None
-        assert outcome.found is not None
-        missing = [head for head in (*outcome.at, *outcome.found) if not scripts.knows([head])]
+        scripts = self._host.scripts(job.section)
+        missing = [head for head in (*job.found, *job.wanted) if not scripts.knows([head])]
         if missing:
             # Whoever has gone to older code already would be taken down the wrong revisions.
             raise ScriptsError(
-                f"[{section}]: {outcome.target} cannot be taken back to {', '.join(outcome.found) or 'base'}: there is "
+                f"[{job.section}]: {job.target} cannot be taken back to {', '.join(job.wanted) or 'base'}: there is "
                 f"no file of revision {missing[0]} here; nothing was done: bring back the revision files that run was "
                 "made with, roll back, and go to older code after that"
             )
-        return scripts.between(outcome.at, outcome.found)
+        return scripts.between(job.found, job.wanted)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -412,6 +411,32 @@ class Runs:
     def _confirm(self, manner: Manner) -> None:
         fleet = self._host.registry
         registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
+
+
+def _has_changed(run: Run) -> bool:
+    return any(run.counts.get(status.value, 0) > 0 for status in _CHANGED)
+
+
+def _may_have_changed(book: Ledger, run: Run) -> bool:
+    """Whether a run has moved a target, or may have: its runner may have died before it could say so."""
+    if _has_changed(run):
+        return True
+    told = sum(run.counts.get(status.value, 0) for status in _UNDECIDED)
+    return bool(book.unsettled(run.id)) or (
+        told > 0 and any(recoveries.may_have_changed(outcome) for outcome in book.outcomes(run.id))
+    )
+
+
+def _moved_since(book: Ledger, chosen: Run) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """Each target that later runs have changed, with the heads from which and to which they brought it."""
+    moved: set[tuple[str, tuple[str, ...]]] = set()
+    for run in book.runs(limit=_LOOK_BACK):
+        if run.id == chosen.id:
+            break
+        if run.command in _MOVING and _has_changed(run):
+            outcomes = [outcome for outcome in book.outcomes(run.id) if outcome.status in _CHANGED]
+            moved |= {(one.target, heads) for one in outcomes for heads in (one.found, one.at) if heads is not None}
+    return frozenset(moved)
 
 
 def _is_failed(outcome: Outcome) -> bool:

@@ -31,6 +31,8 @@ def command(run: str | None, running: options.Running) -> None:
         confirm.environment(running.confirm, name=fleet.environment, protected=fleet.protected)
     with common.screen.waiting(rolling.reading(project)):
         past, plan = project.runs.rollback_plan(run)
+    for note in plan.notes:
+        common.screen.say(f"note: {note}", Mood.WARNING)
     if running.dry_run:
         rolling.show_plan(common, plan)
         return

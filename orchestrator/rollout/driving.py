@@ -346,7 +346,11 @@ class Rollout:
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")
         known = self._finished | self._put_off
         not_started = [job for job in self._jobs.values() if job.target not in known]
-        known |= {job.target: job.outcome(Status.NOT_STARTED, reason=halt.reason) for job in not_started}
+        # What an earlier runner began stays begun: it may have been committed.
+        known |= {
+            job.target: job.outcome(Status.NOT_STARTED, reason=halt.reason, attempts=int(job.resumed))
+            for job in not_started
+        }
         left = Left(begun=frozenset(self._begun), put_off=frozenset(self._put_off), recorded=frozenset(self._recorded))
         return conclude(
             self._plan,

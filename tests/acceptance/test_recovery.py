@@ -158,7 +158,8 @@ def test_a_dead_run_is_aborted_and_not_resumed(fleet: Fleet) -> None:
 
     assert aborted["live"] is False
     assert aborted["run"]["status"] == "aborted"
-    assert {target["status"] for target in aborted["targets"]} == {"not_started"}
+    # Nobody but the tenant lock knows whether a worker has outlived its runner.
+    assert {target["status"] for target in aborted["targets"]} == {"lost", "not_started"}
     assert "aborted" in fleet.orchestrate("resume", aborted["run"]["run"], exit_status=2).errors
     checker.assert_right([expected for expected in starts(fleet) if expected.heads])
 

@@ -137,14 +137,16 @@ def test_settling_believes_the_version_table() -> None:
     settled = {outcome.target: outcome for outcome in recoveries.settle(before, REASON)}
     assert {name: outcome.status for name, outcome in settled.items()} == {
         "committed": Status.UPGRADED,
-        "untouched": Status.NOT_STARTED,
+        "untouched": Status.LOST,
         "unread": Status.LOST,
         "never": Status.NOT_STARTED,
         "part": Status.FAILED,
     }
     assert settled["committed"].reason is not None
     assert settled["committed"].reason.code == "verified"
-    assert settled["untouched"].reason == REASON
+    assert settled["never"].reason == REASON
+    assert settled["untouched"].failure is not None
+    assert "may be at work still" in settled["untouched"].failure.message
     assert settled["part"].at == NEW
 
 
@@ -173,7 +175,7 @@ def test_a_target_that_still_cannot_be_read_stays_as_it_is() -> None:
 
 
 def back(before: Past) -> Plan:
-    return recoveries.take_back(before, "r-1", lambda outcome: tuple(reversed(outcome.applied)))
+    return recoveries.take_back(before, "r-1", lambda job: job.found)
 
 
 def test_a_rollback_takes_back_what_changed_in_reverse() -> None:
@@ -208,6 +210,55 @@ def test_a_rollback_of_a_downgrade_goes_up() -> None:
     outcome = job.outcome(Status.DOWNGRADED, at=OLD, applied=("r002",))
     reverse = back(past(a_plan(job, command=Command.DOWNGRADE), [outcome]))
     assert [(job.command, job.found, job.wanted) for job in reverse.jobs] == [(Command.UPGRADE, OLD, NEW)]
+
+
+def test_what_the_run_never_began_is_not_taken_back() -> None:
+    before = past(a_plan("never"), [an_outcome("never", Status.NOT_STARTED)], heads={"never": NEW})
+    told = recoveries.settle(before, REASON)
+    assert [(outcome.status, outcome.reason and outcome.reason.code) for outcome in told] == [
+        (Status.UNCHANGED, "concurrent")
+    ]
+    reverse = back(dataclasses.replace(before, outcomes={"never": told[0]}))
+    assert (due(reverse), reverse.settled) == ([], ())
+
+
+def test_a_try_that_nobody_saw_end_is_taken_back_even_where_nothing_of_it_is_to_be_seen() -> None:
+    lost = [an_outcome("lost", Status.LOST), an_outcome("again", Status.NOT_STARTED, attempts=1)]
+    reverse = back(past(a_plan("lost", "again"), lost))
+    assert [(job.target, job.found, job.wanted) for job in reverse.jobs] == [("again", NEW, OLD), ("lost", NEW, OLD)]
+    assert reverse.notes[0].startswith("2 of them stood where the run found them")
+
+
+def test_a_target_that_is_back_already_is_done() -> None:
+    reverse = back(past(a_plan("acme"), [an_outcome("acme")]))
+    assert [(outcome.status, outcome.at) for outcome in reverse.settled] == [(Status.UNCHANGED, OLD)]
+
+
+def test_a_lost_target_that_was_brought_further_has_moved() -> None:
+    plan = a_plan("acme")
+    before = past(plan, [an_outcome("acme", Status.LOST)], heads={"acme": ("r003",)})
+    before = dataclasses.replace(before, is_there=lambda _, at: at >= NEW)
+    (settled,) = recoveries.settle(before, REASON)
+    reverse = back(dataclasses.replace(before, outcomes={"acme": settled}))
+    assert [(outcome.target, outcome.reason and outcome.reason.code) for outcome in reverse.settled] == [
+        ("acme", "moved")
+    ]
+
+
+def test_what_another_run_has_done_since_is_left_to_it() -> None:
+    verified = Reason(code="verified", text="its runner died after the commit; the version was read again")
+    outcomes = [an_outcome("mine"), an_outcome("redone"), an_outcome("theirs", reason=verified)]
+    before = past(a_plan("mine", "redone", "theirs"), outcomes, heads=dict.fromkeys(("mine", "redone", "theirs"), NEW))
+    moved = {("mine", NEW), ("redone", OLD), ("theirs", OLD)}
+    reverse = recoveries.take_back(before, "r-1", lambda job: job.found, moved)
+    assert due(reverse) == ["mine"]
+    assert [(outcome.target, outcome.reason and outcome.reason.code) for outcome in reverse.settled] == [
+        ("redone", "moved")
+    ]
+
+
+def test_what_is_lost_already_is_not_told_twice() -> None:
+    assert recoveries.settle(past(a_plan("acme"), [an_outcome("acme", Status.LOST)]), REASON) == []
 
 
 def test_what_is_observed_says_where_each_target_is() -> None:
