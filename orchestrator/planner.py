@@ -16,6 +16,8 @@ from orchestrator.tenants import Target
 
 #: the one wave of a plan without waves
 ONLY_WAVE = "all"
+#: what a target comes to that could not be read
+_UNREAD = frozenset({Status.FAILED, Status.DEFERRED})
 
 
 class Guide(Protocol):
@@ -70,6 +72,7 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         names = {target.name for target in chosen}
         jobs = [job for job in jobs if job.target in names]
     wanted = {head for item in decided for head in item.wanted or ()}
+    settled = tuple(item for item in decided if isinstance(item, Outcome))
     strategy = request.strategy
     budget = request.max_failures or strategy.max_failures
     wave = Wave(name=ONLY_WAVE, jobs=tuple(jobs), concurrency=request.concurrency or strategy.jobs_at_once())
@@ -80,8 +83,9 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         asked=request.asked,
         revision=tuple(sorted(wanted)),
         strategy=strategy.name,
-        waves=(wave,) if jobs else (),
-        settled=tuple(item for item in decided if isinstance(item, Outcome)),
+        # Without jobs as well where some may come: `retry` takes up who can be read by then, so many at once.
+        waves=(wave,) if jobs or any(item.status in _UNREAD for item in settled) else (),
+        settled=settled,
         max_failures=None if request.keep_going else budget.of(len(jobs)),
         server_caps={"*": AUTO_SERVER_CAP, **request.server_caps},
         retries=strategy.retries,
@@ -118,7 +122,7 @@ def _settle_odd(request: Request, look: Found, guide: Guide) -> Outcome | None:
     if not look.target.tenant.takes_part(request.today):
         return _outcome(look, Status.SKIPPED, _state_reason(look.target))
     if look.condition is Condition.UNREACHABLE:
-        return _unreachable(look)
+        return _unreachable(look, _goal(request, look, guide))
     if look.condition is Condition.ABSENT and not (request.provision and request.command is Command.UPGRADE):
         return _outcome(look, Status.NOT_PROVISIONED, _absent_reason(look.target))
     if request.command is Command.STAMP:
@@ -132,11 +136,19 @@ def _settle_odd(request: Request, look: Found, guide: Guide) -> Outcome | None:
     return None
 
 
-def _unreachable(look: Found) -> Outcome:
+def _goal(request: Request, look: Found, guide: Guide) -> Route | None:
+    """What an upgrade wants of a target of which nothing is known: it is gone on with once the target can be read."""
+    if request.command is not Command.UPGRADE or guide.is_relative(look.target, request.asked):
+        return None
+    return guide.route(look.target, request.command, (), request.asked)
+
+
+def _unreachable(look: Found, goal: Route | None) -> Outcome:
     """The first target of a server that is down counts as failed; the others wait for the server."""
     if look.failure is not None and look.failure.code == "server_down":
-        return _outcome(look, Status.DEFERRED, Reason(code="server_down", text=look.failure.message))
-    outcome = _outcome(look, Status.FAILED, Reason(code="unreachable", text="could not be read; nothing was done"))
+        return _outcome(look, Status.DEFERRED, Reason(code="server_down", text=look.failure.message), goal)
+    reason = Reason(code="unreachable", text="could not be read; nothing was done")
+    outcome = _outcome(look, Status.FAILED, reason, goal)
     return dataclasses.replace(outcome, failure=look.failure)
 
 

@@ -191,7 +191,7 @@ class Plan:
         new = tuple(job for job in jobs if job.target not in names)
         if not new:
             return self
-        waves = self.waves or (Wave(name=new[0].wave, jobs=(), concurrency=len(new)),)
+        waves = self.waves or (Wave(name=new[0].wave, jobs=(), concurrency=1),)
         last = waves[-1]
         placed = tuple(dataclasses.replace(job, wave=last.name) for job in new)
         names = {job.target for job in new}

@@ -159,15 +159,20 @@ def _is_known_to_be_lost(past: Past, outcome: Outcome) -> bool:
     return known and outcome.status is Status.LOST
 
 
-def late_jobs(past: Past, route: Callable[[Found], Route | None], is_due: Callable[[Outcome], bool]) -> list[Job]:
-    """Jobs for targets that could not be read when the run was planned, and can be now; `route` None leaves one out."""
+def late_jobs(
+    past: Past, route: Callable[[Found, Outcome], Route | None], is_due: Callable[[Outcome], bool]
+) -> list[Job]:
+    """Jobs for targets that could not be read when the run was planned, and can be now; `route` None leaves one out.
+
+    It is given what was found now, and what the plan says of the target.
+    """
     jobs = []
     for outcome in past.plan.settled:
         latest = past.outcomes.get(outcome.target, outcome)
         look = past.found.get(outcome.target)
         if look is None or look.condition not in {Condition.VERSIONED, Condition.EMPTY} or not is_due(latest):
             continue
-        way = route(look)
+        way = route(look, outcome)
         if way is not None:
             jobs.append(_late(past.plan, look, way))
     return jobs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Unpack
 
@@ -135,7 +136,7 @@ class Runs:
             if run is None:
                 return None
             past = self._past(book, run)
-            late = recoveries.late_jobs(past, lambda look: self._route(past.plan, look), due_late)
+            late = recoveries.late_jobs(past, functools.partial(self._route, past.plan), due_late)
             plan = self._registered(recoveries.remaining(past, due(run, past), late))
             if not any(plan.jobs) and run.status not in {RunStatus.INTERRUPTED, RunStatus.RUNNING}:
                 return None
@@ -182,10 +183,11 @@ class Runs:
         upgrade = job.command is Command.UPGRADE
         return upgrade and is_used and self._host.scripts(job.section).has_reached(heads, job.wanted)
 
-    def _route(self, plan: Plan, look: Found) -> Route | None:
+    def _route(self, plan: Plan, look: Found, planned: Outcome) -> Route | None:
         """The way to what the run wanted, for a target that could not be read when it was planned."""
         scripts = self._host.scripts(look.target.section)
-        wanted = next((job.wanted for job in plan.jobs if job.section == look.target.section), None)
+        wanted = planned.wanted or next((job.wanted for job in plan.jobs if job.section == look.target.section), None)
+        # Plans of before there was `planned.wanted` say it nowhere else.
         wanted = wanted or tuple(head for head in plan.revision if scripts.knows([head]))
         relative = scripts.is_relative(plan.asked)
         if plan.command is not Command.UPGRADE or relative or not wanted or not scripts.knows(look.heads):

@@ -66,7 +66,7 @@ def _unchanged(plan: Plan) -> Iterator[Line]:
 
 
 def _terms(plan: Plan, view: View) -> Iterator[Line]:
-    if not plan.waves:
+    if not any(plan.jobs):
         yield Line("nothing to do")
         return
     if len(plan.waves) == 1:

@@ -100,6 +100,8 @@ def conclude(
     status, exit_code = _ending(own, plan, left, interrupted, error)
     waves = []
     for name, outcomes in _by_wave((*own, *plan.settled), plan).items():
+        if not outcomes:
+            continue
         begun = name in left.begun or any(outcome.wave == name for outcome in plan.settled)
         waves.append(_summary(name, outcomes, begun=begun, allow_ahead=plan.allow_ahead, interrupted=bool(interrupted)))
     return Conclusion(

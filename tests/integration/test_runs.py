@@ -247,6 +247,22 @@ def test_what_could_not_be_read_at_first_is_taken_back_as_well(folder: Path) -> 
         assert {job.target for job in plan.jobs} == {"a", "b"}
 
 
+@pytest.mark.parametrize("asked", ["head", "r002"])
+def test_a_fleet_that_could_not_be_read_at_all_is_done_once_it_can_be(folder: Path, asked: str) -> None:
+    with fleet(folder) as project:
+        for name in NAMES:
+            (folder / "db" / f"{name}.db").write_bytes(b"no database" * 100)
+        first = project.run(project.plan(asked, concurrency=2, keep_going=True), executor="inline")
+        assert (first.exit_code, first.counts["failed"], first.waves) == (ExitCode.FAILURES, 4, ())
+        for name in NAMES:
+            (folder / "db" / f"{name}.db").write_bytes(b"")
+        again = project.runs.retry(executor="inline")
+        assert again is not None
+        assert (again.run, again.exit_code, again.counts["upgraded"]) == (first.run, ExitCode.OK, 4)
+        assert [wave.concurrency for wave in project.ledger.plan(first.run).waves] == [2]
+    assert [version(folder, name) for name in NAMES] == ["r004" if asked == "head" else asked] * 4
+
+
 def test_older_code_cannot_roll_back_what_it_does_not_know(folder: Path) -> None:
     with fleet(folder) as project:
         project.run(project.plan("r002"), executor="inline")

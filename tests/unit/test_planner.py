@@ -107,6 +107,15 @@ def test_the_targets_behind_a_dead_server_are_deferred() -> None:
     assert settled(build(found)).status is Status.DEFERRED
 
 
+def test_what_was_asked_for_is_kept_for_those_who_could_not_be_read() -> None:
+    unread = [look(name, heads=(), condition=Condition.UNREACHABLE) for name in ("a", "b")]
+    plan = build(*unread, asked="r2", concurrency=3)
+    assert plan.revision == ("r2",)
+    assert [outcome.wanted for outcome in plan.settled] == [("r2",), ("r2",)]
+    assert [(wave.jobs, wave.concurrency) for wave in plan.waves] == [((), 3)]
+    assert [outcome.wanted for outcome in build(*unread, asked="+1").settled] == [None, None]
+
+
 def test_only_provision_creates_what_is_absent() -> None:
     (job,) = build(look(heads=(), condition=Condition.ABSENT), provision=True).jobs
     assert job.provision

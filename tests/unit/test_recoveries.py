@@ -161,7 +161,7 @@ def test_a_target_that_could_not_be_read_at_first_gets_a_job_once_it_can() -> No
     unread = an_outcome("late", Status.DEFERRED, reason=Reason(code="server_down", text="down"), wave=None)
     plan = a_plan("early", settled=[unread])
     before = past(plan, [an_outcome("early")], heads={"early": NEW, "late": OLD})
-    late = recoveries.late_jobs(before, lambda _: Route(path=("r002",), wanted=NEW), recoveries.waits)
+    late = recoveries.late_jobs(before, lambda *_: Route(path=("r002",), wanted=NEW), recoveries.waits)
     assert [(job.target, job.found, job.wanted, job.wave) for job in late] == [("late", OLD, NEW, "all")]
     rest = recoveries.remaining(before, before.is_left, late)
     assert due(rest) == ["late"]
@@ -171,7 +171,7 @@ def test_a_target_that_could_not_be_read_at_first_gets_a_job_once_it_can() -> No
 def test_a_target_that_still_cannot_be_read_stays_as_it_is() -> None:
     unread = an_outcome("late", Status.DEFERRED, reason=Reason(code="server_down", text="down"), wave=None)
     before = past(a_plan("early", settled=[unread]), heads={"late": None})
-    assert recoveries.late_jobs(before, lambda _: Route(path=("r002",), wanted=NEW), recoveries.waits) == []
+    assert recoveries.late_jobs(before, lambda *_: Route(path=("r002",), wanted=NEW), recoveries.waits) == []
 
 
 def back(before: Past) -> Plan:
