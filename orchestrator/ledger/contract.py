@@ -11,6 +11,7 @@ Plain assertions: it needs no test runner to be imported.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 from orchestrator.errors import ExitCode, OrchestratorError, UsageError
@@ -66,6 +67,16 @@ class LedgerContract(LeaseContract):
             assert ledger.run().id == opened[-1]
             assert ledger.fleet() == 7
             assert len(set(opened)) == len(opened)
+
+    def test_a_reconciliation_is_no_measure_for_the_size_of_the_fleet(self) -> None:
+        """It reads whatever is registered, so nobody has agreed to a smaller fleet by it; better than nothing it is."""
+        reconciliation = dataclasses.replace(plan([]), command=Command.RECONCILE)
+        with self._opened() as ledger:
+            ledger.open_run(reconciliation, operator="ops", fleet=3)
+            assert ledger.fleet() == 3
+            ledger.open_run(plan([wave("acme")]), operator="ops", fleet=9)
+            ledger.open_run(reconciliation, operator="ops", fleet=5)
+            assert ledger.fleet() == 9
 
     def test_a_run_is_found_by_a_unique_beginning(self) -> None:
         """A beginning that several share is refused with their names; `%` and `_` mean themselves."""

@@ -18,7 +18,7 @@ from orchestrator.ledger.leases import Entry, lost
 from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.outcomes import Outcome, RunStatus, count
-from orchestrator.plans import Job, Plan
+from orchestrator.plans import Command, Job, Plan
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -297,8 +297,9 @@ class MemoryLedger:
         return tuple(self._entry(run).attempts.get(target, ()))
 
     def fleet(self) -> int | None:
-        """Size of the whole registry at the latest run, None before the first."""
-        return next((entry.run.fleet for entry in self._latest_first()), None)
+        """Size of the whole registry at the latest run, or reconciliation where nothing was run; None before."""
+        entries = sorted(self._latest_first(), key=lambda entry: entry.run.command is Command.RECONCILE)
+        return next((entry.run.fleet for entry in entries), None)
 
     def close(self) -> None:
         """Nothing to release."""

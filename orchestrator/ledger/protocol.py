@@ -179,7 +179,7 @@ class Ledger(Protocol):
         """All tries of one target in one run, first to last."""
 
     def fleet(self) -> int | None:
-        """Size of the whole registry at the latest run, None before the first."""
+        """Size of the whole registry at the latest run, or reconciliation where nothing was run; None before."""
 
     def close(self) -> None:
         """Release the connection."""

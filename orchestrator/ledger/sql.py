@@ -19,7 +19,7 @@ from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, pack, plan_columns, run_of, unpack
 from orchestrator.ledger.transactions import Transactions, now
 from orchestrator.outcomes import Outcome, RunStatus, count
-from orchestrator.plans import Job, Plan
+from orchestrator.plans import Command, Job, Plan
 
 #: columns of a run that `Run` shows; the plan is large
 _SHOWN = [column for column in tables.runs.c if column.name not in {"plan", "host"}]
@@ -269,8 +269,10 @@ class SqlLedger:
         return tuple({row.number: _attempt(*row) for row in rows}.values())
 
     def fleet(self) -> int | None:
-        """Size of the whole registry at the latest run, None before the first."""
-        statement = self._own(tables.runs.c.fleet).limit(1)
+        """Size of the whole registry at the latest run, or reconciliation where nothing was run; None before."""
+        columns = tables.runs.c
+        only_read = columns.command == Command.RECONCILE.value
+        statement = self._own(columns.fleet).order_by(None).order_by(only_read, columns.number.desc()).limit(1)
         return self._transactions.read(lambda connection: connection.execute(statement).scalar_one_or_none())
 
     def close(self) -> None:
