@@ -275,8 +275,8 @@ class Project:
                 plan, operator=manner.operator, fleet=len(fleet.targets), parent=parent, lease=lease
             )
             self.ledger.note(manner.holder, action or plan.command.value, run=run.id, detail=detail)
-            orphans = self.runs.supersede(lease, self.ledger, run.id)
-            return drive(run, plan, self.runs.place(self.ledger, orphans), manner)
+            self.runs.supersede(lease, self.ledger, run.id)
+            return drive(run, plan, self.runs.place(self.ledger, run.id), manner)
 
     @functools.cached_property
     def runs(self) -> Runs:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
 from orchestrator.rollout.backlog import Budget, is_server_down
+from orchestrator.tenants import Target
 
 #: statuses that a later `resume` of the same run takes up
 LEFT = frozenset({Status.NOT_STARTED, Status.DEFERRED, Status.LOST})
@@ -86,8 +88,42 @@ class Past:
 
 def is_open(outcome: Outcome) -> bool:
     """Whether a try may have committed, or may commit yet, for all that is known."""
-    never_reached = outcome.status is Status.NOT_STARTED and outcome.attempts > 0
-    return outcome.status is Status.LOST or never_reached
+    if outcome.status is Status.SKIPPED:
+        # Left out by a later runner, since the target had left the registry or was quarantined by then.
+        return outcome.attempts > 0 and outcome.at is None
+    return outcome.status is Status.LOST or (outcome.status is Status.NOT_STARTED and outcome.attempts > 0)
+
+
+def reason_against(job: Job | None, target: Target | None, today: datetime.date) -> Reason | None:
+    """Why a job of an earlier plan, or a target that it had no job for, cannot be gone on with any more."""
+    if target is None:
+        return Reason(code="unregistered", text="has left the registry since the run was planned")
+    if not target.tenant.takes_part(today):
+        text = target.tenant.reason or "no reason given"
+        return Reason(code=target.tenant.state.value, text=text)
+    if job is not None and (job.server, job.schema, job.section) != (target.server, target.schema, target.section):
+        return Reason(code="moved", text="has moved to another server, schema or chain since; plan again")
+    return None
+
+
+def excused(
+    past: Past, settled: Iterable[Outcome], targets: Mapping[str, Target], today: datetime.date
+) -> Iterator[Outcome]:
+    """The outcomes, without the failures of targets that cannot be gone on with: nobody can mend those in this run."""
+    jobs = {job.target: job for job in past.plan.jobs}
+    for outcome in settled:
+        name, reason = outcome.target, None
+        if outcome.status in FAILING:
+            reason = reason_against(jobs.get(name), targets.get(name), today)
+        yield dataclasses.replace(outcome, status=Status.SKIPPED, reason=reason, failure=None) if reason else outcome
+
+
+def left_out(past: Past, job: Job, reason: Reason) -> Outcome:
+    """The outcome of a job that cannot be done any more; what is known of earlier tries is kept."""
+    before = past.outcomes.get(job.target)
+    if before is None or job.target in past.unsettled:
+        return job.outcome(Status.SKIPPED, reason=reason, attempts=int(job.target in past.unsettled))
+    return dataclasses.replace(before, status=Status.SKIPPED, reason=reason, failure=None)
 
 
 def may_have_changed(outcome: Outcome) -> bool:
@@ -98,6 +134,17 @@ def may_have_changed(outcome: Outcome) -> bool:
         return outcome.failure is not None and outcome.failure.kind is FailureKind.AMBIGUOUS
     tried = outcome.attempts > 0 or outcome.status in _CHANGED
     return tried and outcome.found is not None and outcome.at != outcome.found
+
+
+def has_failed(past: Past) -> bool:
+    """Whether a target failed, or nobody knows."""
+    return bool(past.unsettled) or any(outcome.status in FAILING for outcome in past.outcomes.values())
+
+
+def tells_of_skips(past: Past, plan: Plan) -> bool:
+    """Whether targets are left out now that were not when the run ended."""
+    skipped = [outcome for outcome in plan.settled if outcome.status is Status.SKIPPED]
+    return any(past.outcomes.get(outcome.target) != outcome for outcome in skipped)
 
 
 def waits(outcome: Outcome) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Unpack
 
@@ -16,7 +17,7 @@ from orchestrator.errors import ExitCode, Refused, ScriptsError, UsageError
 from orchestrator.ledger import AuditEntry, Lease, Ledger, Run, StopRequest
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
 from orchestrator.plans import Command, Found, Job, Plan, Route
-from orchestrator.recoveries import Past
+from orchestrator.recoveries import Past, reason_against
 from orchestrator.registry import Registry
 from orchestrator.revisions import Scripts
 from orchestrator.running import Manner, Options, Place, drive, leased, report_of
@@ -25,6 +26,8 @@ from orchestrator.tenants import Target
 
 #: runs that are looked through for the latest one that a verb applies to
 _LOOK_BACK = 200
+#: runs of which a session may hold a tenant lock still: whoever waits for one asks MariaDB for each of them
+_MOST_ORPHANS = 20
 #: a run may be retried after its end when it failed
 _RETRIABLE = frozenset({RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED, RunStatus.FAILED})
 _OPEN = frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED})
@@ -105,62 +108,50 @@ class Runs:
 
         None when nothing is left. Raises `Refused` for a run that halted and would halt again.
         """
-        manner = Manner.of(**options)
-
-        def left(found: Run, past: Past) -> Callable[[Job], bool]:
-            # What a closed run did is done: others may have undone it on purpose.
-            return past.is_left if found.status in _OPEN else past.is_waiting
-
-        return self._continue(run, manner, "resume", _RESUMABLE, left, recoveries.waits)
+        return self._continue(run, Manner.of(**options), _RESUME)
 
     def retry(self, run: str | None = None, **options: Unpack[Options]) -> Report | None:
-        """Do again, in the same run, what failed or was lost; success gives its budget back. None when nothing did."""
-        manner = Manner.of(**options)
-        return self._continue(run, manner, "retry", _RETRIABLE, lambda _, past: past.is_failed, _is_failed)
+        """Do again, in the same run, what failed or was lost; success gives its budget back. None when nothing did.
 
-    def _continue(
-        self,
-        named: str | None,
-        manner: Manner,
-        action: str,
-        statuses: frozenset[RunStatus],
-        due: Callable[[Run, Past], Callable[[Job], bool]],
-        due_late: Callable[[Outcome], bool],
-    ) -> Report | None:
+        A target that failed and cannot be tried, since it still cannot be read, keeps the run from being done.
+        """
+        return self._continue(run, Manner.of(**options), _RETRY)
+
+    def _continue(self, named: str | None, manner: Manner, verb: _Verb) -> Report | None:
         self._confirm(manner)
         book = self._host.ledger_if_any()
         if book is None:
             return None
         with leased(book, manner) as lease:
-            run = self._find(book, named, statuses, action)
+            run = self._find(book, named, verb)
             if run is None:
                 return None
             past = self._past(book, run)
-            late = recoveries.late_jobs(past, functools.partial(self._route, past.plan), due_late)
-            plan = self._registered(recoveries.remaining(past, due(run, past), late))
-            if not any(plan.jobs) and run.status not in {RunStatus.INTERRUPTED, RunStatus.RUNNING}:
+            late = recoveries.late_jobs(past, functools.partial(self._route, past.plan), verb.is_due_late)
+            plan = self._registered(recoveries.remaining(past, verb.is_due(run, past), late), past)
+            if not any(plan.jobs) and verb.is_idle(run, past, plan):
                 return None
-            barrier = recoveries.barrier(plan)
+            barrier = recoveries.barrier(plan) if any(plan.jobs) else None
             if barrier is not None:
                 raise Refused(
                     f"run {run.id} would halt again at once: {barrier}; mend the cause and run "
                     f"`orchestrate retry {run.id}`"
                 )
-            book.note(manner.holder, action, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
+            book.note(manner.holder, verb.name, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
             reopened = book.adopt_run(run.id, lease, reopen=True)
             book.add_jobs(run.id, late)
-            orphans = self.supersede(lease, book, run.id) | {run.id}
-            return drive(reopened, plan, self.place(book, orphans), manner)
+            self.supersede(lease, book, run.id)
+            return drive(reopened, plan, self.place(book, run.id, again=True), manner)
 
-    def _find(self, book: Ledger, named: str | None, statuses: frozenset[RunStatus], action: str) -> Run | None:
+    def _find(self, book: Ledger, named: str | None, verb: _Verb) -> Run | None:
         """The run that is meant, or the latest that the verb applies to; under the lease nobody else drives it."""
         if named is not None:
             run = book.run(named)
             if run.status in {RunStatus.ABORTED, RunStatus.SUPERSEDED}:
-                raise UsageError(f"run {run.id} was {run.status}, so there is nothing to {action}; start a new one")
-            return run if run.status in statuses else None
+                raise UsageError(f"run {run.id} was {run.status}, so there is nothing to {verb.name}; start a new one")
+            return run if run.status in verb.statuses else None
         latest = next((run for run in book.runs(limit=_LOOK_BACK) if run.command in _MOVING), None)
-        return latest if latest is not None and latest.status in statuses else None
+        return latest if latest is not None and latest.status in verb.statuses else None
 
     def _past(self, book: Ledger, run: Run) -> Past:
         plan = book.plan(run.id)
@@ -196,19 +187,26 @@ class Runs:
             return Route(path=(), wanted=wanted)
         return scripts.route_to(look.heads, wanted)
 
-    def _registered(self, plan: Plan) -> Plan:
-        """The plan without jobs for targets that have left the registry, moved, or may not be touched now."""
+    def _registered(self, plan: Plan, past: Past | None = None) -> Plan:
+        """The plan without jobs for targets that have left the registry, moved, or may not be touched now.
+
+        With the past of a run, what failed in it no longer counts for such targets.
+        """
         targets = {target.name: target for target in self._host.registry.targets}
+        today = datetime.datetime.now(datetime.UTC).date()
         left: list[Outcome] = []
         waves = []
         for wave in plan.waves:
-            reasons = {job.target: _reason_against(job, targets.get(job.target)) for job in wave.jobs}
-            left += [
-                job.outcome(Status.SKIPPED, reason=reasons[job.target]) for job in wave.jobs if reasons[job.target]
-            ]
+            reasons = {job.target: reason_against(job, targets.get(job.target), today) for job in wave.jobs}
+            for job in wave.jobs:
+                reason = reasons[job.target]
+                if reason is not None:
+                    out = recoveries.left_out(past, job, reason) if past else job.outcome(Status.SKIPPED, reason=reason)
+                    left.append(out)
             jobs = tuple(job for job in wave.jobs if reasons[job.target] is None)
             waves.append(dataclasses.replace(wave, jobs=jobs))
-        return dataclasses.replace(plan, waves=tuple(waves), settled=(*plan.settled, *left))
+        settled = plan.settled if past is None else tuple(recoveries.excused(past, plan.settled, targets, today))
+        return dataclasses.replace(plan, waves=tuple(waves), settled=(*settled, *left))
 
     # -- going back ---------------------------------------------------------------------------------------------
 
@@ -289,26 +287,26 @@ class Runs:
             if book.request_stop(found.id, StopRequest.NOW if now else StopRequest.DRAIN):
                 return Aborted(run=book.run(found.id), live=True)
         with leased(book, manner) as lease:
+            # Its own runner, or somebody's `resume`, may have ended it until now.
+            found = book.run(found.id)
+            _refuse_closed(found)
             book.note(manner.holder, "abort", run=found.id)
             reason = Reason(code="aborted", text=f"the run was aborted by {manner.operator}")
             return Aborted(run=self._end(book, found, lease, RunStatus.ABORTED, reason), live=False)
 
-    def supersede(self, lease: Lease, book: Ledger, by: str) -> frozenset[str]:
-        """Settle and close the open runs that are older than the one which takes their place; returns their ids."""
+    def supersede(self, lease: Lease, book: Ledger, by: str) -> None:
+        """Settle and close the open runs that are older than the one which takes their place."""
         reason = Reason(code="superseded", text="its runner died before it was done; a later run took its place")
         runs = [run.id for run in book.open_runs()]
-        older = runs[runs.index(by) + 1 :]
-        for run in older:
+        for run in runs[runs.index(by) + 1 :]:
             self._end(book, book.run(run), lease, RunStatus.SUPERSEDED, reason)
-        return frozenset(older)
 
     @staticmethod
     def _abortable(book: Ledger, named: str | None) -> Run | None:
         if named is None:
             return next(iter(book.open_runs()), None)
         run = book.run(named)
-        if run.status not in _OPEN:
-            raise UsageError(f"run {run.id} has ended already: {run.status}")
+        _refuse_closed(run)
         return run
 
     def _end(self, book: Ledger, run: Run, lease: Lease, status: RunStatus, reason: Reason) -> Run:
@@ -350,9 +348,13 @@ class Runs:
         past = self._past(book, run)
         outcomes = recoveries.settle(past, _NOT_STARTED)
         latest = {**past.outcomes, **{outcome.target: outcome for outcome in outcomes}}
-        done = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
+        told = dataclasses.replace(past, outcomes=latest, unsettled=frozenset())
+        # Left is also what was undone again, by a backup that was restored.
+        left = any(told.is_left(job) for job in past.plan.jobs)
         put_off = any(outcome.status is Status.DEFERRED for outcome in latest.values())
-        if done and not put_off:
+        fine = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
+        done = fine and not put_off and not left
+        if done:
             book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
         elif outcomes:
             book.close_run(run.id, RunStatus.INTERRUPTED, run.exit_code or ExitCode.FAILURES, outcomes)
@@ -405,9 +407,12 @@ class Runs:
         waves = rollout.summarise_waves(outcomes, interrupted=interrupted)
         return report_of(found, outcomes, waves, (ended - found.started_at).total_seconds())
 
-    def place(self, book: Ledger, orphans: Iterable[str] = ()) -> Place:
-        """Where the jobs of a run find what they need."""
+    def place(self, book: Ledger, run: str, *, again: bool = False) -> Place:
+        """Where the jobs of a run find what they need, under the lease; `again` says that a runner began it before."""
         targets = {target.name: target for target in self._host.registry.targets}
+        # Nobody else is live, so what sessions other runs have left are orphans. A run that succeeded left none.
+        others = (one for one in book.runs(limit=_LOOK_BACK) if one.status is not RunStatus.SUCCEEDED and one.id != run)
+        orphans = {one.id for one in itertools.islice(others, _MOST_ORPHANS)} | ({run} if again else set())
         return Place(settings=self._host.settings, targets=targets, ledger=book, orphans=frozenset(orphans))
 
     def _confirm(self, manner: Manner) -> None:
@@ -441,21 +446,43 @@ def _moved_since(book: Ledger, chosen: Run) -> frozenset[tuple[str, tuple[str, .
     return frozenset(moved)
 
 
-def _is_failed(outcome: Outcome) -> bool:
-    return outcome.status is Status.FAILED
+def _refuse_closed(run: Run) -> None:
+    if run.status not in _OPEN:
+        raise UsageError(f"run {run.id} has ended already: {run.status}")
 
 
-def _reason_against(job: Job, target: Target | None) -> Reason | None:
-    """Why a job of an earlier plan cannot be done any more."""
-    if target is None:
-        return Reason(code="unregistered", text="has left the registry since the run was planned")
-    today = datetime.datetime.now(datetime.UTC).date()
-    if not target.tenant.takes_part(today):
-        text = target.tenant.reason or "no reason given"
-        return Reason(code=target.tenant.state.value, text=text)
-    if (job.server, job.schema, job.section) != (target.server, target.schema, target.section):
-        return Reason(code="moved", text="has moved to another server, schema or chain since; plan again")
-    return None
+def _left(run: Run, past: Past) -> Callable[[Job], bool]:
+    # What a closed run did is done: others may have undone it on purpose.
+    return past.is_left if run.status in _OPEN else past.is_waiting
+
+
+def _nothing_left(run: Run, past: Past, plan: Plan) -> bool:
+    """Whether a run without jobs has ended as far as `resume` can bring it."""
+    unended = run.status in {RunStatus.INTERRUPTED, RunStatus.RUNNING}
+    return not unended and not (run.status in _OPEN and recoveries.tells_of_skips(past, plan))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Verb:
+    """A way to go on with a run."""
+
+    name: str
+    statuses: frozenset[RunStatus]
+    is_due: Callable[[Run, Past], Callable[[Job], bool]]
+    #: for targets that had no job
+    is_due_late: Callable[[Outcome], bool]
+    #: whether there is nothing to do, given that there are no jobs
+    is_idle: Callable[[Run, Past, Plan], bool]
+
+
+_RESUME = _Verb(name="resume", statuses=_RESUMABLE, is_due=_left, is_due_late=recoveries.waits, is_idle=_nothing_left)
+_RETRY = _Verb(
+    name="retry",
+    statuses=_RETRIABLE,
+    is_due=lambda _, past: past.is_failed,
+    is_due_late=lambda outcome: outcome.status is Status.FAILED,
+    is_idle=lambda _run, past, _plan: not recoveries.has_failed(past),
+)
 
 
 def _differing(observed: Sequence[Outcome], recorded: dict[str, tuple[str, ...] | None]) -> Iterable[Differing]:
