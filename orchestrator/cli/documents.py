@@ -17,7 +17,16 @@ from orchestrator.errors import SettingsError
 def answer(
     common: Common, *, document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], lines: Iterable[Line]
 ) -> None:
-    """Write the answer in the form that was asked for, and to `--report` as well."""
+    """Write the answer to `--report`, and in the form that was asked for."""
+    try:
+        # The file first: standard output may be a full disk, or a reader that went away.
+        if common.report is not None:
+            write(common.report, document)
+    finally:
+        _say(common, document, rows, lines)
+
+
+def _say(common: Common, document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], lines: Iterable[Line]) -> None:
     match common.output:
         case Format.TEXT:
             common.screen.data(lines)
@@ -26,8 +35,6 @@ def answer(
         case Format.JSONL:
             for row in rows:
                 common.screen.raw(json_line(row))
-    if common.report is not None:
-        write(common.report, document)
 
 
 def json_line(row: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -85,6 +86,19 @@ def test_the_report_goes_to_a_file_as_well(invoke: Invoke, project: FakeProject,
 
     assert "3  upgraded" in result.stdout
     assert json.loads(file.read_text())["counts"]["upgraded"] == 3
+
+
+def test_the_report_file_is_written_though_standard_output_fails(
+    invoke: Invoke, project: FakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(terminals.Screen, "data", full)
+    file = tmp_path / "report.json"
+
+    assert invoke("upgrade", "--all", "--report", str(file)).exit_code != 0
+    assert json.loads(file.read_text())["format"] == "orchestrate.report/1"
 
 
 def test_the_report_is_written_even_when_the_run_breaks(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
