@@ -59,6 +59,18 @@ class LeaseHeld(Refused):
     """Another run of the same project and environment is live."""
 
 
+class Stopped(OrchestratorError):  # noqa: N818 - named for what happened
+    """Somebody asked the command to stop before it began."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERRUPTED
+
+
+class Terminated(Stopped):
+    """The same, by SIGTERM."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.TERMINATED
+
+
 class LedgerError(OrchestratorError):
     """The ledger cannot be opened, read or written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import getpass
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 from orchestrator import executors, logs, rollout, worker
-from orchestrator.errors import ExitCode, LeaseLost, LedgerError, SettingsError
+from orchestrator.errors import ExitCode, LeaseLost, LedgerError, SettingsError, Stopped, Terminated
 from orchestrator.events import Listener, RunFinished, RunHalted, RunStarted
 from orchestrator.ledger import HEARTBEAT_SECONDS, LEASE_SECONDS, Holder, Lease, Ledger, Run, StopRequest, this_process
 from orchestrator.outcomes import Outcome, Report, RunStatus, WaveSummary
@@ -90,7 +91,7 @@ def leased(ledger: Ledger, manner: Manner) -> Iterator[Lease]:
 
     When the lease is lost, or somebody asks for it through the ledger, the manner's `stop` is told.
     """
-    lease = ledger.acquire(manner.holder)
+    lease = ledger.acquire(manner.holder, pause=functools.partial(_pause, manner.stop))
     heartbeat = _Heartbeat(ledger, lease, manner.stop)
     heartbeat.start()
     try:
@@ -101,6 +102,14 @@ def leased(ledger: Ledger, manner: Manner) -> Iterator[Lease]:
             ledger.release(lease)
         except LedgerError:
             logger.warning("the lease could not be given back; it runs out by itself", exc_info=True)
+
+
+def _pause(stop: StopSignal, seconds: float) -> None:
+    """Between two looks at a lease that is another's."""
+    if stop.cause is not None:
+        kind = Terminated if stop.cause is StopCause.TERMINATED else Stopped
+        raise kind("asked to stop while waiting for a runner that may be dead; nothing was started")
+    time.sleep(seconds)
 
 
 class _Heartbeat(threading.Thread):
@@ -120,9 +129,9 @@ class _Heartbeat(threading.Thread):
             try:
                 self._heed(self._ledger.renew(self._lease))
                 renewed = time.monotonic()
-            except LeaseLost:
+            except LeaseLost as error:
                 logger.exception("another runner took the lease over; nothing more is started")
-                self._signal.drain()
+                self._signal.fail(error)
                 return
             except LedgerError:
                 logger.warning("the lease could not be renewed", exc_info=True)
@@ -136,9 +145,10 @@ class _Heartbeat(threading.Thread):
         self.join()
 
     def _heed(self, request: StopRequest | None) -> None:
-        if request is StopRequest.DRAIN and self._signal.cause is None:
+        aborted = self._signal.cause is StopCause.ABORTED
+        if request is StopRequest.DRAIN and not aborted:
             self._signal.drain(StopCause.ABORTED)
-        if request is StopRequest.NOW and not self._signal.immediate:
+        if request is StopRequest.NOW and not (aborted and self._signal.immediate):
             self._signal.now(StopCause.ABORTED)
 
 

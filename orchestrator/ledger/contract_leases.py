@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from orchestrator.errors import ExitCode, LeaseHeld, LeaseLost, OrchestratorError
+from orchestrator.errors import ExitCode, LeaseHeld, LeaseLost, OrchestratorError, Stopped
 from orchestrator.ledger.holders import is_dead, this_process
 from orchestrator.ledger.protocol import HEARTBEAT_SECONDS, LEASE_SECONDS, Holder, Lease, Ledger, StopRequest
 from orchestrator.ledger.samples import job, outcome, plan, wave
@@ -69,6 +69,18 @@ class LeaseContract(abc.ABC):
             assert other.acquire(here()).token > lost.token
             with raises(LeaseLost, f"ops@here on {here().host}, pid {here().pid}"):
                 ledger.renew(lost)
+
+    def test_whoever_waits_may_give_up(self) -> None:
+        """What is raised between two looks ends the waiting, and takes nothing."""
+
+        def give_up(_: float) -> None:
+            raise Stopped("somebody wants to go home")
+
+        with self._opened() as ledger, self._opened() as other:
+            lease = ledger.acquire(elsewhere())
+            with raises(Stopped, "go home"):
+                other.acquire(here(), pause=give_up)
+            assert other.live() == lease
 
     def test_a_holder_elsewhere_that_lives_keeps_the_lease(self) -> None:
         """Its heartbeat shows it, however long it has been silent before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.errors import LeaseHeld, LeaseLost
@@ -67,8 +68,10 @@ class Leases(Protocol):
         """Write a new holder down if nothing has changed since that was read; None when something has."""
 
 
-def acquire(leases: Leases, holder: Holder) -> Lease:
+def acquire(leases: Leases, holder: Holder, pause: Callable[[float], None] | None = None) -> Lease:
     """Take the lease once nobody alive holds it; `LeaseHeld` as soon as it is known that somebody does.
+
+    `pause` waits between two looks; what it raises ends the waiting.
 
     What cannot be known yet is watched by this process's own clock, so that a clock that was set back while the lease
     was held does not keep it for ever.
@@ -89,7 +92,7 @@ def acquire(leases: Leases, holder: Holder) -> Lease:
         if watched is None or has_beaten:
             patience = _WAKING_SECONDS if seen.may_wake else LEASE_SECONDS + HEARTBEAT_SECONDS
             watched, deadline = seen, time.monotonic() + patience
-        time.sleep(_LOOK_SECONDS)
+        (pause or time.sleep)(_LOOK_SECONDS)
 
 
 def live(leases: Leases) -> Entry | None:

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.errors import ExitCode, LeaseLost, LedgerError
@@ -128,9 +128,9 @@ class MemoryLedger:
         #: fencing number under which a run is written
         self._tokens: dict[str, int] = {}
 
-    def acquire(self, holder: Holder) -> Lease:
+    def acquire(self, holder: Holder, *, pause: Callable[[float], None] | None = None) -> Lease:
         """Take the lease of this project and environment; raises `LeaseHeld` while somebody alive holds it."""
-        return leases.acquire(self._leases, holder)
+        return leases.acquire(self._leases, holder, pause)
 
     def renew(self, lease: Lease) -> StopRequest | None:
         """Say that the holder lives; returns what was asked of it."""

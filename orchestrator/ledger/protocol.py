@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.errors import ExitCode
@@ -106,11 +106,12 @@ class Ledger(Protocol):
     higher one. A run that is `running` in the tables without a live lease on it is told as `interrupted`.
     """
 
-    def acquire(self, holder: Holder) -> Lease:
+    def acquire(self, holder: Holder, *, pause: Callable[[float], None] | None = None) -> Lease:
         """Take the lease of this project and environment; raises `LeaseHeld` with who holds it while that one lives.
 
         A holder that is dead for certain (its process on this machine is gone), or has not renewed for `LEASE_SECONDS`,
-        loses it. Where that cannot be known yet this waits until it is.
+        loses it. Where that cannot be known yet this waits until it is, by `pause` between two looks; what that raises
+        ends the waiting.
         """
 
     def renew(self, lease: Lease) -> StopRequest | None:

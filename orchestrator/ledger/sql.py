@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, exists, func, insert, literal, select, update
@@ -47,9 +47,9 @@ class SqlLedger:
 
     # -- the lease and the audit table --------------------------------------------------------------------------
 
-    def acquire(self, holder: Holder) -> Lease:
+    def acquire(self, holder: Holder, *, pause: Callable[[float], None] | None = None) -> Lease:
         """Take the lease of this project and environment; raises `LeaseHeld` while somebody alive holds it."""
-        return leases.acquire(self._leases, holder)
+        return leases.acquire(self._leases, holder, pause)
 
     def renew(self, lease: Lease) -> StopRequest | None:
         """Say that the holder lives; returns what was asked of it."""

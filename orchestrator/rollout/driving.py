@@ -126,6 +126,8 @@ class Rollout:
         while True:
             self._drop_given_up()
             self._fill(max(1, wave.concurrency))
+            # An executor that runs jobs at once may just have shown that there is no room: that comes before the end.
+            self._drop_given_up()
             if not self._in_flight and (self._halted or self._is_drained()):
                 return
             self._wait()
@@ -305,6 +307,10 @@ class Rollout:
             self._halt(HaltCause.BUDGET, overdraft)
 
     def _heed_stop(self) -> None:
+        if self._stop.error is not None:
+            self._lose_ledger(self._stop.error)
+        if self._stop.cause is None:
+            return
         self._halt(HaltCause.INTERRUPTED, f"asked to stop ({self._stop.cause})")
         if self._stop.immediate and self._cancel is not None:
             cancel, self._cancel = self._cancel, None

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from orchestrator.errors import ExitCode
+from orchestrator.errors import ExitCode, LedgerError
 
 
 class StopCause(enum.StrEnum):
@@ -35,21 +35,28 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        #: who asked first, None while nobody has
+        #: who asked first, None while nobody has; whoever aborts a run has the last word on how it ends
         self.cause: StopCause | None = None
+        #: why nothing may be written any more
+        self.error: LedgerError | None = None
         #: whether jobs in flight are to be cancelled
         self.immediate = False
         self._wakes: list[Callable[[], None]] = []
 
     def drain(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
-        """Start nothing more; the first cause counts."""
-        self.cause = self.cause or cause
+        """Start nothing more; the first cause counts, unless the run is aborted."""
+        self._note(cause)
         self._wake()
 
     def now(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
         """Start nothing more and cancel what is in flight."""
-        self.cause = self.cause or cause
+        self._note(cause)
         self.immediate = True
+        self._wake()
+
+    def fail(self, error: LedgerError) -> None:
+        """Start nothing more: another runner has the lease, so this one may not write down what it does."""
+        self.error = self.error or error
         self._wake()
 
     def request(self, cause: StopCause = StopCause.INTERRUPTED) -> None:
@@ -62,8 +69,11 @@ class StopSignal:
     def subscribe(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever somebody asks; at once when somebody has already."""
         self._wakes.append(wake)
-        if self.cause is not None:
+        if self.cause is not None or self.error is not None:
             wake()
+
+    def _note(self, cause: StopCause) -> None:
+        self.cause = cause if cause is StopCause.ABORTED else self.cause or cause
 
     def _wake(self) -> None:
         for wake in self._wakes:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Project, running
-from orchestrator.errors import ExitCode, Refused, UsageError
-from orchestrator.ledger import Lease
+from orchestrator.errors import ExitCode, Refused, Stopped, UsageError
+from orchestrator.events import Event, JobStarted
+from orchestrator.ledger import Holder, Lease
 from orchestrator.outcomes import RunStatus
+from orchestrator.rollout import StopCause, StopSignal
 from tests.integration.test_runs import NAMES, broken, fleet, folder, interrupted, upgrade, version
 
 __all__ = ["folder"]
@@ -152,3 +154,34 @@ def test_sessions_of_a_dead_run_are_orphans_after_another_took_its_place(folder:
         assert dead in place.orphans
         assert not {latest.run, succeeded.run} & place.orphans
         assert latest.run in project.runs.place(project.ledger, latest.run, again=True).orphans
+
+
+def test_an_abort_ends_a_run_that_was_asked_to_stop_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "HEARTBEAT_SECONDS", 0.05)
+    with fleet(folder) as project, fleet(folder) as other:
+        stop = StopSignal()
+
+        def both(event: Event) -> None:
+            if isinstance(event, JobStarted):
+                stop.request(StopCause.TERMINATED)
+                assert other.runs.abort().live
+                while stop.cause is not StopCause.ABORTED:
+                    pass
+
+        report = upgrade(project, stop=stop, listeners=[both])
+        assert (report.status, report.exit_code) == (RunStatus.ABORTED, ExitCode.FAILURES)
+        with pytest.raises(UsageError, match="was aborted"):
+            project.runs.resume(report.run)
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"), [(StopCause.INTERRUPTED, ExitCode.INTERRUPTED), (StopCause.TERMINATED, ExitCode.TERMINATED)]
+)
+def test_whoever_waits_for_the_lease_can_be_stopped(folder: Path, cause: StopCause, code: ExitCode) -> None:
+    with fleet(folder) as project:
+        project.ledger.acquire(Holder(operator="ann@build7", host="build7", pid=4711, birth="elsewhere/1/2"))
+        stop = StopSignal()
+        stop.request(cause)
+        with pytest.raises(Stopped) as caught:
+            upgrade(project, stop=stop)
+        assert caught.value.exit_code is code

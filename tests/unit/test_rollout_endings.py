@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 
 from orchestrator import rollout
-from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.errors import ExitCode, LeaseLost, OrchestratorError
 from orchestrator.events import Event, JobStarted
 from orchestrator.outcomes import FailureKind, Outcome, Reason, RunStatus, Status
 from orchestrator.plans import Job
@@ -75,6 +75,26 @@ class TestStopping:
         driven._drive()
         assert statuses(driven.end()) == {"a": "not_started"}
         assert driven.listener.names == ["RunHalted"]
+
+    @pytest.mark.parametrize("before", [StopCause.INTERRUPTED, StopCause.TERMINATED])
+    def test_an_abort_has_the_last_word(self, before: StopCause) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1))).start()
+        driven.in_flight("a")
+        driven.stop.drain(before)
+        driven.stop.drain(StopCause.ABORTED)
+        driven.stop.drain(before)
+        driven.finish("a")
+        assert (driven.end().exit_code, driven.stop.cause) == (ExitCode.FAILURES, StopCause.ABORTED)
+
+    def test_who_lost_the_lease_is_halted_not_interrupted(self) -> None:
+        driven = Drive(a_plan(a_wave("a", "b", concurrency=1))).start()
+        driven.in_flight("a")
+        driven.stop.fail(LeaseLost("taken over"))
+        driven.until(lambda: bool(driven.halts))
+        driven.finish("a")
+        conclusion = driven.end()
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.REFUSED)
+        assert statuses(conclusion) == {"a": "upgraded", "b": "not_started"}
 
     def test_a_cancel_that_fails_is_waited_out(self) -> None:
         driven = Drive(a_plan("a"))

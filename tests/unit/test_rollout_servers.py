@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -14,8 +15,17 @@ from orchestrator.events import JobStarted
 from orchestrator.outcomes import Failure, FailureKind, Outcome, RunStatus, Status
 from orchestrator.plans import Job, Plan, Retries
 from orchestrator.rollout.throttles import FIRST_PAUSE, LONGEST_PAUSE, Throttle
-from orchestrator.testing import FakeClock, MemoryLedger, RecordingListener, a_failure, a_job, a_plan, a_wave
-from tests.unit.rollout_drives import statuses
+from orchestrator.testing import (
+    FakeClock,
+    MemoryLedger,
+    RecordingListener,
+    a_failure,
+    a_job,
+    a_plan,
+    a_wave,
+    an_outcome,
+)
+from tests.unit.rollout_drives import drive, statuses
 
 RETRIES = Retries(busy=(60.0,), server=(5.0, 10.0, 15.0, 30.0), lost=2)
 DOWN = a_failure(FailureKind.SERVER, code="08001", message="connection refused")
@@ -263,6 +273,14 @@ class TestACrowdedServer:
         assert reasons == {"crowded"}
         assert 60 <= world.clock.seconds < 90
         assert len(world.moments("s1")) < 20
+
+    def test_an_executor_that_answers_at_once_puts_them_off_too(self) -> None:
+        plan = fleet("s1", each=4, cap=1)
+        plan = dataclasses.replace(plan, waves=tuple(dataclasses.replace(wave, concurrency=1) for wave in plan.waves))
+        crowded = {job.target: an_outcome(job, Status.FAILED, failure=CROWDED, at=None) for job in plan.jobs}
+        conclusion = drive(plan, **crowded).end()
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.PAUSED, ExitCode.PAUSED)
+        assert set(statuses(conclusion).values()) == {"deferred"}
 
     def test_room_that_comes_in_time_is_used(self) -> None:
         conclusion = World(fleet("s1", each=5, cap=2), self.room(0, until=50.0)).run()
