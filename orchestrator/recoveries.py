@@ -233,10 +233,10 @@ def take_back(
 ) -> Plan:
     """A plan that brings every target that a run changed back to where it was found, in reverse order.
 
-    `path` gives the revisions that a job back has to run, in order. `moved_since` has each target that later runs have
-    changed, with the heads from which or to which they brought it.
+    `path` gives the revisions that a job back has to run, in order; jobs with one way ask once. `moved_since` has each
+    target that later runs have changed, with the heads from which or to which they brought it.
     """
-    back = _BACK[past.plan.command]
+    back, path = _BACK[past.plan.command], _once_for_each_way(path)
     behind = _reversed_order(past.plan)
     settled: list[Outcome] = []
     waves: list[Wave] = []
@@ -369,6 +369,19 @@ def _reversed_order(plan: Plan) -> dict[str, tuple[str, ...]]:
         for name in job.after:
             behind.setdefault(name, []).append(job.target)
     return {name: tuple(names) for name, names in behind.items()}
+
+
+def _once_for_each_way(path: Callable[[Job], tuple[str, ...]]) -> Callable[[Job], tuple[str, ...]]:
+    """The same question comes up for each target of a fleet."""
+    known: dict[tuple[object, ...], tuple[str, ...]] = {}
+
+    def ask(job: Job) -> tuple[str, ...]:
+        way = (job.section, job.command, job.found, job.wanted)
+        if way not in known:
+            known[way] = path(job)
+        return known[way]
+
+    return ask
 
 
 def _taken_back(

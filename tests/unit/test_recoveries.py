@@ -212,6 +212,20 @@ def test_a_rollback_of_a_downgrade_goes_up() -> None:
     assert [(job.command, job.found, job.wanted) for job in reverse.jobs] == [(Command.UPGRADE, OLD, NEW)]
 
 
+def test_a_way_back_is_looked_for_once() -> None:
+    asked: list[str] = []
+
+    def path(job: Job) -> tuple[str, ...]:
+        asked.append(job.target)
+        return job.found
+
+    names = ("one", "two", "three")
+    outcomes = [an_outcome(name) for name in names]
+    before = past(a_plan(*names), outcomes, heads=dict.fromkeys(names, NEW))
+    assert [job.path for job in recoveries.take_back(before, "r-1", path).jobs] == [NEW] * 3
+    assert asked == ["three"]
+
+
 def test_what_the_run_never_began_is_not_taken_back() -> None:
     before = past(a_plan("never"), [an_outcome("never", Status.NOT_STARTED)], heads={"never": NEW})
     told = recoveries.settle(before, REASON)
