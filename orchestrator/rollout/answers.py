@@ -29,7 +29,8 @@ def bar(job: Job, dependency: Outcome) -> Outcome:
     if dependency.status is Status.DEFERRED:
         code = dependency.reason.code if dependency.reason else "server_down"
         return job.outcome(Status.DEFERRED, reason=Reason(code=code, text=text))
-    return job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text))
+    reason = Reason(code="dependency_failed", text=text)
+    return job.outcome(Status.SKIPPED, reason=reason, attempts=int(job.resumed))
 
 
 def _executor_failure(error: OrchestratorError) -> Failure:

@@ -215,7 +215,9 @@ class Rollout:
         job, attempt = self._in_flight.pop(future)
         self._backlog.leave(job)
         outcome, error = answer_of(job, future)
-        outcome = dataclasses.replace(outcome, attempts=max(outcome.attempts, attempt))
+        # What never reached a worker has had no try, unless an earlier one counts.
+        tries = int(job.resumed) if outcome.status is Status.NOT_STARTED else max(outcome.attempts, attempt)
+        outcome = dataclasses.replace(outcome, attempts=tries)
         again = self._retrials.judge(job, outcome)
         if again:
             self._defer(again, self._retrials.whole(outcome))

@@ -20,6 +20,7 @@ from orchestrator.testing import (
     RecordingListener,
     ScriptedExecutor,
     a_failure,
+    a_job,
     a_plan,
     a_wave,
     an_outcome,
@@ -95,6 +96,18 @@ class TestStopping:
         conclusion = driven.end()
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.REFUSED)
         assert statuses(conclusion) == {"a": "upgraded", "b": "not_started"}
+
+    def test_what_never_reached_a_worker_has_had_no_try(self) -> None:
+        resumed = a_job("b", resumed=True)
+        told = {name: an_outcome(name, Status.NOT_STARTED) for name in ("a", "b")}
+        conclusion = drive(a_plan("a", resumed), **told).end()
+        assert {outcome.target: outcome.attempts for outcome in conclusion.outcomes} == {"a": 0, "b": 1}
+
+    def test_what_an_earlier_runner_began_stays_begun(self) -> None:
+        driven = Drive(a_plan(a_job("a", resumed=True), a_job("b")))
+        driven.stop.drain()
+        driven._drive()
+        assert {outcome.target: outcome.attempts for outcome in driven.end().outcomes} == {"a": 1, "b": 0}
 
     def test_a_cancel_that_fails_is_waited_out(self) -> None:
         driven = Drive(a_plan("a"))
