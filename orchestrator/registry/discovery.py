@@ -12,15 +12,16 @@ from sqlalchemy import URL
 
 from orchestrator.databases import backend_for
 from orchestrator.errors import Problem, RegistryError
+from orchestrator.redaction import remember_arguments
 from orchestrator.registry.conflicts import address_of
 from orchestrator.registry.layers import Origin, Settings
 from orchestrator.registry.models import PasswordEntry
 from orchestrator.registry.problems import Mistake
 from orchestrator.registry.registries import Pattern, Registry
-from orchestrator.registry.sources.places import failure_of, filled_arguments
+from orchestrator.registry.sources.places import failure_of
 from orchestrator.registry.targets import Surroundings
 from orchestrator.registry.urls import fill_url, scheme_of, settle_url
-from orchestrator.registry.variables import Placeholder, Template, Variable, take_apart
+from orchestrator.registry.variables import Fill, Placeholder, Template, Variable, filled_within, take_apart
 from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant
 
 #: stands for what differs by tenant; nobody can have written it
@@ -59,15 +60,18 @@ def pattern_of(settings: Settings, surroundings: Surroundings) -> Pattern | None
     try:
         url, _ = settle_url(fill_url(_template(url_setting.value), fill), surroundings.root)
         schema = None if schema_setting is None else _template(schema_setting.value).filled(fill)
+        arguments, password = _arguments(settings, fill, url), _password(settings, fill)
     except Mistake:
         return None  # told where tenants inherit it
     varying = _WILDCARD in (url.database or "")
-    if any(_WILDCARD in text for text in _fixed_parts(url)) or varying == (schema is not None and _WILDCARD in schema):
+    fixed = (*_fixed_parts(url), str(dict(arguments)), *(password.command if password else ()))
+    if any(_WILDCARD in text for text in fixed) or varying == (schema is not None and _WILDCARD in schema):
         return None
+    remember_arguments(arguments)
     return Pattern(
         url=url,
-        connect_args=_arguments(settings, surroundings, url),
-        password=_password(settings),
+        connect_args=arguments,
+        password=password,
         match="*".join(glob.escape(part) for part in ((url.database if varying else schema) or "").split(_WILDCARD)),
         schemas=not varying,
     )
@@ -106,17 +110,19 @@ def _fixed_parts(url: URL) -> list[str]:
     return [url.username or "", str(url.password or ""), url.host or "", str(url.query)]
 
 
-def _arguments(settings: Settings, surroundings: Surroundings, url: URL) -> Hidden:
+def _arguments(settings: Settings, fill: Fill, url: URL) -> Hidden:
     setting = settings.get("connect_args")
     if setting is None or setting.kind not in (None, scheme_of(f"{url.drivername}://")):
         return Hidden()
-    return filled_arguments(setting.value, surroundings)
+    return Hidden(filled_within(setting.value, lambda text: _template(text).filled(fill)))
 
 
-def _password(settings: Settings) -> PasswordCommand | None:
+def _password(settings: Settings, fill: Fill) -> PasswordCommand | None:
     setting = settings.get("password")
     entry = None if setting is None else setting.value
-    return PasswordCommand(command=tuple(entry.command), ttl=entry.ttl) if isinstance(entry, PasswordEntry) else None
+    if not isinstance(entry, PasswordEntry):
+        return None
+    return PasswordCommand(command=tuple(_template(part).filled(fill) for part in entry.command), ttl=entry.ttl)
 
 
 def _shown(url: URL) -> str:

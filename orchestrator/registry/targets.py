@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import URL
 
@@ -16,7 +16,7 @@ from orchestrator.registry.layers import Origin, Setting, Settings, settings_wit
 from orchestrator.registry.models import PasswordEntry
 from orchestrator.registry.problems import Mistake, nearest
 from orchestrator.registry.urls import fill_url, parse_url, settle_url
-from orchestrator.registry.variables import Fill, Template, Variables, filler, take_apart
+from orchestrator.registry.variables import Fill, Template, Variables, filled_within, filler, take_apart
 from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant, Timeouts, Transaction, keep_secret
 
 T = TypeVar("T")
@@ -177,16 +177,9 @@ class TargetBuilder:
             raise Mistake(
                 f"`{min(moved)}` in `connect_args`", "it belongs in `url`, where two tenants at one place show"
             )
-        arguments = Hidden({key: self._filled(setting, value) for key, value in setting.value.items()})
+        arguments = Hidden(filled_within(setting.value, lambda raw: self._text(setting, raw)))
         remember_arguments(arguments)
         return arguments
-
-    def _filled(self, setting: Setting, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._text(setting, value)
-        if isinstance(value, dict):
-            return {key: self._filled(setting, item) for key, item in value.items()}
-        return [self._filled(setting, item) for item in value] if isinstance(value, list) else value
 
     def _section(self, setting: Setting) -> str:
         name, known = self._text(setting), self._surroundings.sections

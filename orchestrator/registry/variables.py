@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from orchestrator.redaction import is_secretive, remember
 from orchestrator.registry.problems import Mistake, few, nearest
@@ -129,6 +129,15 @@ def _refuse_placeholders(parts: list[Part]) -> None:
             raise Mistake(
                 f"placeholder `{match[0]}` outside `defaults` and `profiles`", "write the name itself, or move the line"
             )
+
+
+def filled_within(value: Any, fill: Callable[[str], str]) -> Any:
+    """A value of YAML with every text in it filled in; keys are left as they are."""
+    if isinstance(value, str):
+        return fill(value)
+    if isinstance(value, dict):
+        return {key: filled_within(item, fill) for key, item in value.items()}
+    return [filled_within(item, fill) for item in value] if isinstance(value, list) else value
 
 
 class Variables:

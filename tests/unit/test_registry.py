@@ -304,6 +304,41 @@ def test_what_is_not_registered_is_found_by_template(folder: Folder) -> None:
     assert [place.endswith("/var/stray.db") for place in registry.unregistered(loaded)] == [True]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'connect_args: {application_name: "migrate-{tenant}"}',
+        'connect_args: {options: {name: "{tenant}"}}',
+        'connect_args: {application_name: "${NOT_SET}"}',
+        'connect_args: {application_name: "${file:nope.key}"}',
+        'password: {command: [get, "{tenant}"]}',
+        'password: {command: [get, "${NOT_SET}"]}',
+    ],
+)
+def test_what_differs_by_tenant_or_is_not_there_stops_nobody(folder: Folder, settings: str) -> None:
+    loaded = folder.load(
+        "profiles:\n"
+        f'  each: {{url: "postgresql://app@127.0.0.1:1/{{tenant}}", {settings}}}\n'
+        "tenants:\n"
+        '  acme: {url: "sqlite:///acme.db"}\n'
+    )
+    assert [target.name for target in loaded.targets] == ["acme"]
+    assert registry.unregistered(loaded) == []
+
+
+def test_arguments_and_a_password_for_all_lead_to_what_is_not_registered(folder: Folder) -> None:
+    loaded = folder.load(
+        'defaults: {url: "postgresql://app@127.0.0.1:1/{tenant}",'
+        ' connect_args: {application_name: "by {{${WHO}}}"}, password: {command: [get, "${WHO}"]}}\n'
+        "tenants: {acme: }",
+        {"WHO": "somebody"},
+    )
+    (pattern,) = loaded.patterns
+    assert pattern.connect_args["application_name"] == "by {somebody}"
+    assert pattern.password is not None
+    assert pattern.password.command == ("get", "somebody")
+
+
 def test_whose_runs_they_are_is_known_without_the_fleet(folder: Folder) -> None:
     text = (
         "version: 1\nproject: billing\nenvironment: '${STAGE}'\nledger: 'sqlite:///runs.db'\n"
