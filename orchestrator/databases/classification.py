@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import decimal
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +25,18 @@ from orchestrator.databases.errors import (
     TenantLocked,
 )
 from orchestrator.databases.faults import Fault, Phrase
-from orchestrator.databases.masks import MESSAGE_LIMIT, mask_message, mask_statement, shorten
+from orchestrator.databases.masks import (
+    MESSAGE_LIMIT,
+    mask_broken_statement,
+    mask_message,
+    mask_statement,
+    reads_rows,
+    shorten,
+)
 from orchestrator.errors import ScriptsError
 from orchestrator.outcomes import Failure, FailureKind
 from orchestrator.redaction import first_line, scrub
+from orchestrator.tracebacks import text_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,8 @@ class Diagnosis:
     code: str | None = None
     #: without values; secrets may still be in it
     message: str
+    #: what it quotes may be a name, or a value that was taken for one: not to be shown where a statement reads rows
+    doubtful: bool = False
     #: nothing was sent yet, so nothing can have happened
     connecting: bool = False
 
@@ -82,8 +91,8 @@ _OURS: Mapping[type[BaseException], tuple[str, Fault]] = {
 }
 #: unique indexes of the server's own
 _CATALOGUE = re.compile(r"\bpg_(?:type|class|namespace)_\w+_index\b")
-#: exceptions of Python whose text quotes the value that did not fit
-_QUOTING = (ValueError, LookupError, ArithmeticError, decimal.DecimalException)
+#: codes of statements that no server could read
+_UNREADABLE = {"42601", "1064", "1"}
 
 
 def failure_of(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_text: bool = False) -> Failure:
@@ -119,11 +128,6 @@ def is_race(failure: Failure, version_table: str) -> bool:
     return failure.code in faults.EXISTS_CODES and re.search(named, failure.message, re.IGNORECASE) is not None
 
 
-def is_driver_error(error: BaseException, *modules: str) -> bool:
-    """Whether the exception's class, or one that it inherits from, is defined in one of the drivers."""
-    return any(base.__module__.partition(".")[0] in modules for base in type(error).__mro__)
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The exception and what it was raised from."""
     seen: set[int] = set()
@@ -148,8 +152,12 @@ def _recognise(error: BaseException, diagnose: Diagnose, *, double_quotes_hold_t
     diagnosis = diagnose(cause)
     if diagnosis is None:
         return None
-    failure = _failure(cause, diagnosis.code, _settled(error, diagnosis), diagnosis.message)
     statement = error.statement if isinstance(error, StatementError) else None
+    hidden = diagnosis.doubtful and statement is not None and reads_rows(statement)
+    message = first_line(mask_message(diagnosis.message) if hidden else diagnosis.message)
+    failure = _failure(cause, diagnosis.code, _settled(error, diagnosis), message)
+    if diagnosis.code in _UNREADABLE and diagnosis.fault is faults.SYNTAX:
+        return dataclasses.replace(failure, statement=mask_broken_statement(statement))
     masked = mask_statement(statement, double_quotes_hold_text=double_quotes_hold_text)
     return dataclasses.replace(failure, statement=masked)
 
@@ -189,9 +197,7 @@ def _functions_of(error: BaseException) -> set[str]:
 
 def _python_message(error: BaseException) -> str:
     """First line of the text, values hidden; where it was raised when there is no text."""
-    text = first_line(str(error))
-    if isinstance(error, _QUOTING):
-        text = mask_message(text)
+    text = first_line(text_of(error))
     if text:
         return text
     frames = traceback.extract_tb(error.__traceback__)

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.databases import faults, journal_policies, names
 from orchestrator.databases.backend import Journal, LockHolder
-from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
+from orchestrator.databases.classification import Diagnosis, failure_of, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import SchemaMismatch, TargetAbsent
 from orchestrator.databases.journal_tables import JOURNAL
@@ -28,6 +28,7 @@ from orchestrator.outcomes import Failure
 from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
+from orchestrator.tracebacks import is_from
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,15 @@ _PRESENT = text("SELECT COUNT(*) FROM information_schema.tables WHERE table_sche
 #: "the server has gone away"
 _GONE = "2006"
 #: messages that quote a value first and a name after it: the name is worth showing
-_QUOTES_A_VALUE = frozenset({"1062", "1292", "1366", "1411", "1690", "3140"})
-_NAME_AFTER_VALUE = re.compile(r" for (?:key|column|function) [^']*'?[^']*'?[^']*$| at row \d+$")
+_QUOTES_A_VALUE = frozenset(
+    {
+        *("1062", "1064", "1292", "1298", "1366", "1367", "1411", "1525", "1526", "1644", "1690"),
+        *("1918", "3140", "4078"),
+    }
+)
+_NAME_AFTER_VALUE = re.compile(r" for (?:key|column|function) [^']*'?[^']*'?[^']*$| at (?:row|line) \d+$")
+#: a value that stands there without quotes
+_BARE_VALUE = re.compile(r"(?<= for value )[^'].*", re.DOTALL)
 
 
 class MySQL:
@@ -338,18 +346,22 @@ def _escaped(name: str) -> str:
 
 
 def _diagnose(error: BaseException) -> Diagnosis | None:
-    if not is_driver_error(error, "pymysql", "MySQLdb", "mysql"):
+    if not is_from(error, "pymysql", "MySQLdb", "mysql"):
         return None
     number = _number(error)
-    message = first_line(str(error.args[1] if len(error.args) > 1 else error))
+    # Its first line only when the values are out: the quote that ends one may stand in a later line.
+    message = str(error.args[1] if len(error.args) > 1 else error)
     if number is None:
         closed = _is_closed(error)
         return Diagnosis(
-            fault=faults.LOST if closed else faults.UNKNOWN, code=_GONE if closed else None, message=message
+            fault=faults.LOST if closed else faults.UNKNOWN,
+            code=_GONE if closed else None,
+            message=first_line(mask_message(message)),
         )
     code = str(number)
     if code in _QUOTES_A_VALUE:
-        message = mask_message(message, keep=_NAME_AFTER_VALUE)
+        message = mask_message(_BARE_VALUE.sub("'…'", message), keep=_NAME_AFTER_VALUE)
+    message = first_line(message)
     found = search(message, faults.MYSQL_PHRASES) if code in {"2002", "2003", "2005"} else None
     fault = (found and found[0].fault) or faults.MYSQL.get(code, faults.UNKNOWN)
     return Diagnosis(fault=fault, code=code, message=message, connecting=code in {"2002", "2003", "2005"})

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.databases import faults, journal_policies, names, poolers, postgresql_heads, postgresql_indexes
 from orchestrator.databases.backend import Journal, LockHolder
-from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
+from orchestrator.databases.classification import Diagnosis, failure_of, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import PoolerInTheWay, SchemaMismatch, TargetAbsent
 from orchestrator.databases.faults import Fault
@@ -27,6 +27,7 @@ from orchestrator.outcomes import Failure, FailureKind
 from orchestrator.plans import Found
 from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
+from orchestrator.tracebacks import is_from
 
 #: keys of `Connection.info`, which lives as long as the server session
 _DIRECT, _SCHEMA = "orchestrate.direct", "orchestrate.default_schema"
@@ -44,7 +45,14 @@ _SHORTEST_CONNECT_TIMEOUT = 2
 
 _QUOTE = names.quoting(PGDialect)
 #: texts in which PostgreSQL quotes a value; elsewhere double quotes hold names
-_QUOTES_A_VALUE = re.compile(r"22...|P0...|XX...")
+_QUOTES_A_VALUE = re.compile(r"22...|P0...|XX...|38...|42601")
+#: a cast of a value to the name of something
+_QUOTES_A_NAME = re.compile(r"42...|3F...")
+_ROLE = re.compile("role ")
+#: what a program on the server raises has any code, and quotes anything
+_RAISED_WITHIN = re.compile(r"\bPL/|\binline_code_block\b")
+#: the server's excerpt of a statement, and the mark below the word that it stumbled over
+_EXCERPT = re.compile(r"^(?P<text>\w+ \d+: .*)\n(?P<mark> *)\^", re.MULTILINE)
 
 #: what may stand before a statement, or before one in the body of a DO block
 _BEFORE = r"(?:^|;|\bBEGIN\b)(?:\s|--[^\n]*|/\*(?:[^*]|\*(?!/))*+\*/)*+"
@@ -425,7 +433,7 @@ def _escaped(name: str) -> str:
 
 
 def _diagnose(error: BaseException) -> Diagnosis | None:
-    if not is_driver_error(error, "psycopg", "psycopg2"):
+    if not is_from(error, "psycopg", "psycopg2"):
         return None
     first: BaseException | None = getattr(error, "aborted_by", None)
     diagnosis = _diagnose(first) if first is not None else None
@@ -436,11 +444,19 @@ def _diagnose(error: BaseException) -> Diagnosis | None:
     message = getattr(getattr(error, "diag", None), "message_primary", None) or first_line(whole)
     if code is None:
         return _diagnose_text(whole, message)
-    if _QUOTES_A_VALUE.match(code):
+    within = getattr(getattr(error, "diag", None), "context", None) or ""
+    if _QUOTES_A_VALUE.match(code) or _RAISED_WITHIN.search(within) or (code == "42704" and _ROLE.match(message)):
         message = mask_message(message)
     if code == "57014" and faults.STATEMENT_TIMEOUT.pattern.search(message):
         return Diagnosis(fault=faults.TOO_SLOW, code=code, message=message)
-    return Diagnosis(fault=_fault(code), code=code, message=message)
+    doubtful = _QUOTES_A_NAME.match(code) is not None and not _points_at_name(whole)
+    return Diagnosis(fault=_fault(code), code=code, message=message, doubtful=doubtful)
+
+
+def _points_at_name(whole: str) -> bool:
+    """Whether the server shows where in the statement the name stands that it does not know."""
+    pointed = _EXCERPT.search(whole)
+    return pointed is not None and not pointed["text"][len(pointed["mark"]) :].startswith(("'", "$", "E'", "e'"))
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -453,7 +469,8 @@ def _diagnose_text(whole: str, message: str) -> Diagnosis:
     found = search(whole, faults.POSTGRESQL_PHRASES, names=faults.POSTGRESQL_NAMES)
     if found is None:
         fault = Fault(FailureKind.TRANSIENT, faults.UNKNOWN.advice) if connecting else faults.UNKNOWN
-        return Diagnosis(fault=fault, message=message, connecting=connecting)
+        # What a driver itself says of a value carries no code.
+        return Diagnosis(fault=fault, message=message if connecting else mask_message(message), connecting=connecting)
     known, line = found
     return Diagnosis(fault=known.fault or _fault(known.code), code=known.code, message=line, connecting=connecting)
 

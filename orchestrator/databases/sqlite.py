@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 import urllib.parse
@@ -18,15 +19,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from orchestrator import failpoints
 from orchestrator.databases import faults, journal_policies
 from orchestrator.databases.backend import Journal, LockHolder
-from orchestrator.databases.classification import Diagnosis, failure_of, is_driver_error, search
+from orchestrator.databases.classification import Diagnosis, failure_of, search
 from orchestrator.databases.engines import Access, Answers, open_engine
 from orchestrator.databases.errors import BrokenReferences, TargetAbsent
 from orchestrator.databases.journal_tables import JOURNAL
 from orchestrator.databases.journals import StatementJournal
+from orchestrator.databases.masks import mask_message
 from orchestrator.outcomes import Failure
 from orchestrator.plans import Condition, Found
 from orchestrator.redaction import first_line
 from orchestrator.tenants import PasswordCommand, Target
+from orchestrator.tracebacks import is_from
 
 #: keys of `Connection.info`
 _ENFORCED, _BROKEN = "orchestrate.foreign_keys", "orchestrate.broken_references"
@@ -34,6 +37,12 @@ _BUSY = frozenset({"5", "6", "517"})
 _MEMORY = ":memory:"
 #: of SQLite's machine between two looks at the clock: about a millisecond
 _STEPS = 100_000
+
+
+#: messages whose double quotes hold names of tables; in all others there may be values
+_QUOTES_NAMES = re.compile(r"^(?:foreign key mismatch|(?:table|index|view|trigger) .* already exists)|^error in ")
+#: a value in brackets
+_BARE_VALUE = re.compile(r"(?<=MATCH expression: ).*", re.DOTALL)
 
 
 class SQLite:
@@ -351,13 +360,15 @@ def _quote(name: str) -> str:
 
 
 def _diagnose(error: BaseException) -> Diagnosis | None:
-    if not is_driver_error(error, "sqlite3"):
+    if not is_from(error, "sqlite3"):
         return None
-    message = first_line(str(error))
+    whole = str(error)
     number = getattr(error, "sqlite_errorcode", None)
     if number is None:
-        return Diagnosis(fault=faults.UNKNOWN, message=message)
+        # What the driver itself says of a value, such as one that is not UTF-8.
+        return Diagnosis(fault=faults.UNKNOWN, message=first_line(mask_message(whole)))
     code = str(number)
+    message = first_line(whole if _QUOTES_NAMES.search(whole) else mask_message(_BARE_VALUE.sub("'…'", whole)))
     found = search(message, faults.SQLITE_PHRASES) if code == "1" else None
     fault = (
         (found and found[0].fault) or faults.SQLITE.get(code) or faults.SQLITE.get(str(number & 0xFF), faults.UNKNOWN)

@@ -124,6 +124,51 @@ def test_postgresql_does_not_let_us_in(postgres_database: URL, connections: Conn
         assert str(postgres_database.password) not in repr(failure)
 
 
+#: a value that PostgreSQL quotes under a code that mostly quotes names
+POSTGRES_QUOTES = [
+    "SELECT to_tsquery(mail) FROM customers",
+    "SELECT '''bob'::tsvector",
+    "SELECT left(mail, 3)::regrole FROM customers",
+    "SELECT left(mail, 3)::regclass FROM customers",
+    "SELECT left(mail, 3)::regtype FROM customers",
+    "SELECT 'bob'::regclass",
+    "DO $$ BEGIN RAISE 'not for \"bob@mail.example\"' USING ERRCODE = 'check_violation'; END $$",
+    "DO $$ BEGIN EXECUTE 'SELECT * FROM ' || quote_ident((SELECT min(mail) FROM customers)); END $$",
+    "UPDATE customers SET mail = 'O'bob-Secret' WHERE id = 1",
+    "UPDATE customers SET mail = 'O'bob-Secret WHERE id = 1",
+]
+
+
+def test_a_value_is_hidden_whatever_its_code_is(postgres: Connection, postgres_database: URL) -> None:
+    acme = target("acme", postgres_database, schema="acme")
+    run(postgres, "UPDATE customers SET mail = mail || ' (bob & x'")
+    for statement in POSTGRES_QUOTES:
+        assert "'…'" in provoke(postgres, acme, statement).message
+    unreadable = provoke(postgres, acme, POSTGRES_QUOTES[-2])
+    assert (unreadable.message, unreadable.statement) == ("syntax error at or near '…'", "UPDATE customers SET …")
+
+
+def test_names_that_are_no_values_are_shown(postgres: Connection, postgres_database: URL) -> None:
+    acme = target("acme", postgres_database, schema="acme")
+    for statement, shown in {
+        "SELECT * FROM nowhere": 'relation "nowhere" does not exist',
+        "SELECT Elsewhere FROM customers": 'column "elsewhere" does not exist',
+        "DROP TABLE nowhere": 'table "nowhere" does not exist',
+        "ALTER TABLE customers ADD x citext": 'type "citext" does not exist',
+        "INSERT INTO customers (nothing) VALUES (1)": 'column "nothing" of relation "customers" does not exist',
+    }.items():
+        assert provoke(postgres, acme, statement).message == shown
+
+
+def test_a_date_that_psycopg_cannot_hold_is_not_shown(postgres_database: URL, connections: Connections) -> None:
+    acme = target("acme", postgres_database.set(drivername="postgresql+psycopg"))
+    opened = connections.open(acme, application_name="a")
+    with opened as connection, pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+        scalar(connection, "SELECT date '12345-01-01'")
+    failure = databases.classify(caught.value, acme)
+    assert failure.message == "date too large (after year 10K): '…'"
+
+
 MARIADB_FAULTS = [
     ("INSERT INTO customers VALUES (1, 'bob@mail.example')", "1062", "permanent"),
     ("ALTER TABLE customers ADD UNIQUE u (mail)", "1062", "permanent"),
@@ -160,6 +205,27 @@ def test_mariadb_faults(mariadb: Connection, mariadb_database: URL) -> None:
     assert [(each.code, each.kind.value) for each in failures] == [(code, kind) for _, code, kind in MARIADB_FAULTS]
     assert failures[1].message == "Duplicate entry '…' for key 'u'"
     assert failures[0].statement == "INSERT INTO customers VALUES (?, ?)"
+
+
+MARIADB_QUOTES = {
+    "BEGIN NOT ATOMIC SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not for \"bob\"'; END": "not for '…'",
+    "UPDATE customers SET mail = 'O'bob-Secret' WHERE id = 1": "the right syntax to use near '…' at line 1",
+    "SELECT CONVERT_TZ(now(), 'UTC', '+00:00') + INTERVAL 'bob' DAY, 'bob' FROM customers WHERE": "near '…' at line 1",
+    "INSERT INTO parts VALUES (4711)": "Table has no partition for value '…'",
+    "SELECT ST_GeomFromText(mail) + POINT(1, 1) FROM customers": "'…'",
+}
+
+
+def test_values_that_mariadb_quotes_are_hidden(mariadb: Connection, mariadb_database: URL) -> None:
+    acme = target("acme", mariadb_database)
+    run(mariadb, "CREATE TABLE parts (id int) PARTITION BY LIST (id) (PARTITION p VALUES IN (1))")
+    for statement, shown in MARIADB_QUOTES.items():
+        failure = provoke(mariadb, acme, statement)
+        assert shown in failure.message
+        assert "4711" not in repr(failure)
+    assert provoke(mariadb, acme, "UPDATE customers SET mail = 'O'bob' x").statement == "UPDATE customers SET …"
+    long_key = provoke(mariadb, acme, "INSERT INTO customers VALUES (7, 'it''s\nbob'), (7, 'y')")
+    assert long_key.message == "Duplicate entry '…' for key 'PRIMARY'"
 
 
 def test_mariadb_locks_and_sessions_that_are_ended(mariadb: Connection, mariadb_database: URL) -> None:
@@ -206,6 +272,41 @@ def test_sqlite_faults(tmp_path: Path, connections: Connections) -> None:
     assert [(each.code, each.kind.value) for each in failures] == [(code, kind) for _, code, kind in SQLITE_FAULTS]
     assert len({each.advice for each in failures[4:9]}) == 4  # code 1 is told apart by its text
     assert failures[1].message == "UNIQUE constraint failed: customers.mail"
+
+
+SQLITE_QUOTES = {
+    "SELECT json_extract('{}', 'bob')": "'…'",
+    "SELECT mail -> '$.[bob' FROM customers": "'…'",
+    "UPDATE customers SET mail = 'O'bob' WHERE id = 1": "near '…': syntax error",
+    "UPDATE customers SET mail = 'O'bob WHERE id = 1": "'…'",
+    "SELECT * FROM found WHERE found MATCH 'bob\"'": "'…'",
+    "CREATE TABLE customers (id int)": "table customers already exists",
+}
+
+
+def test_values_that_sqlite_quotes_are_hidden(tmp_path: Path, connections: Connections) -> None:
+    acme = sqlite_target(tmp_path / "acme.db")
+    backend_of(acme).provision(acme)
+    with connections.open(acme, application_name="a") as connection:
+        run(
+            connection,
+            "CREATE TABLE customers (id integer PRIMARY KEY, mail text)",
+            "CREATE VIRTUAL TABLE found USING fts4(mail)",
+            "INSERT INTO customers VALUES (1, '{}')",
+        )
+        for statement, shown in SQLITE_QUOTES.items():
+            assert shown in provoke(connection, acme, statement).message
+        with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+            scalar(connection, "SELECT CAST(x'626f62ff' AS text) AS n")
+        failure = databases.classify(caught.value, acme)
+        assert failure.message == "Could not decode to UTF-8 column '…'"
+        kinds = (sqlalchemy.Numeric(), sqlalchemy.Float(), sqlalchemy.Enum("a", validate_strings=True))
+        for kind in (*kinds, sqlalchemy.Boolean()):
+            with pytest.raises(sqlalchemy.exc.StatementError) as wrapped:
+                connection.execute(sqlalchemy.select(sqlalchemy.bindparam("x", SECRET, kind)))
+            shown = databases.classify(wrapped.value, acme)
+            assert "'…'" in shown.message
+            assert "bob" not in repr(shown)
 
 
 def test_failures_of_two_tenants_with_one_cause_have_one_fingerprint(tmp_path: Path, connections: Connections) -> None:

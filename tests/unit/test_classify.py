@@ -160,12 +160,31 @@ def test_a_connection_that_pymysql_closed_is_a_lost_one() -> None:
             "Incorrect integer value: '…' for column `db`.`t`.`a` at row 3",
         ),
         ("Truncated incorrect DOUBLE value: 'bob'", "Truncated incorrect DOUBLE value: '…'"),
+        ("Duplicate entry 'it's\nbob' for key 'ix_email'", "Duplicate entry '…' for key 'ix_email'"),
     ],
 )
 def test_values_in_mysql_messages_are_hidden_and_names_are_not(text: str, shown: str) -> None:
     number = 1062 if text.startswith("Duplicate") else 1366
     failure = databases.classify(pymysql.err.IntegrityError(number, text), MYSQL)
     assert failure.message == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "shown"),
+    [
+        (1064, "right syntax to use near 'bob's' x = 'y' at line 1", "right syntax to use near '…' at line 1"),
+        (1298, "Unknown or incorrect time zone: 'bob'", "Unknown or incorrect time zone: '…'"),
+        (1367, "Illegal double 'bob' value found during parsing", "Illegal double '…' value found during parsing"),
+        (1525, "Incorrect DATE value: 'bob'", "Incorrect DATE value: '…'"),
+        (1526, "Table has no partition for value 4711", "Table has no partition for value '…'"),
+        (1644, "no such customer: 'bob'", "no such customer: '…'"),
+        (1918, "Encountered illegal value 'bob' when converting to INT", "Encountered illegal value '…' when con"),
+    ],
+)
+def test_numbers_of_mysql_under_which_values_are_quoted(number: int, text: str, shown: str) -> None:
+    message = databases.classify(pymysql.err.OperationalError(number, text), MYSQL).message
+    assert message.startswith(shown)
+    assert "bob" not in message
 
 
 @pytest.mark.parametrize(
@@ -208,6 +227,30 @@ def test_a_missing_revision_file_is_told_from_a_missing_key_of_a_revision() -> N
     assert "bob" not in own.message
 
 
+def test_a_value_in_what_an_error_was_raised_from_is_hidden() -> None:
+    try:
+        float("it's bob@mail.example")
+    except ValueError as error:
+        raised = RuntimeError(f"row 7 is broken: {error}")
+        raised.__context__ = error
+    assert databases.classify(raised, SQLITE).message == "row 7 is broken: could not convert string to float: '…'"
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [
+        ("UPDATE accounts SET email = 'O'Brien' WHERE id = 1", "UPDATE accounts SET …"),
+        ("-- why\nINSERT INTO accounts(email) VALUES (bob@mail)", "INSERT INTO accounts …"),
+        ("'bob", "…"),
+        ("ALTER TABLE t ADD COLUM n int", "ALTER TABLE t ADD COLUM n int"),
+        ("ALTER TABLE t ADD n text DEFAULT 'O'Brien'", "ALTER TABLE t …"),
+    ],
+)
+def test_of_a_statement_that_nobody_could_read_its_first_words_are_shown(statement: str, shown: str) -> None:
+    error = OperationalError(statement, None, pymysql.err.ProgrammingError(1064, "near 'x' at line 1"))
+    assert databases.classify(error, MYSQL).statement == shown
+
+
 def test_an_error_without_a_message_says_where_it_was_raised() -> None:
     with pytest.raises(AssertionError) as caught:
         raise AssertionError
@@ -235,6 +278,13 @@ def test_an_error_is_known_by_what_it_was_raised_from() -> None:
         ("CREATE ROLE a PASSWORD 's3cr3t'", "CREATE ROLE a PASSWORD '***'"),
         ('INSERT INTO "t" VALUES ("bob")', 'INSERT INTO "t" VALUES ("bob")'),
         ("INSERT INTO t VALUES ('unfinished", "INSERT INTO t VALUES (?"),
+        ("SET LOCAL lock_timeout = 0; UPDATE t SET a = 'bob'", "SET LOCAL lock_timeout = ?; UPDATE t SET a = ?"),
+        ("CREATE TEMP TABLE z AS SELECT 'bob'", "CREATE TEMP TABLE z AS SELECT ?"),
+        ("create table z select 'bob'", "create table z select ?"),
+        ("SET @x = (SELECT 'bob' FROM t)", "SET @x = (SELECT ? FROM t)"),
+        ("SET @x = 'bob'", "SET @x = ?"),
+        ("SET LOCAL lock_timeout = '1s'", "SET LOCAL lock_timeout = '1s'"),
+        ("CREATE INDEX last_update ON t (a) WHERE a > 1", "CREATE INDEX last_update ON t (a) WHERE a > 1"),
     ],
 )
 def test_statements_are_shown_without_their_values(statement: str, shown: str) -> None:
