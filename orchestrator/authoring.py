@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from alembic.util import CommandError
 from orchestrator import applications, classic, logs
 from orchestrator.environment import HANDOVER, Handover, Purpose, compared
 from orchestrator.errors import ScriptsError
+from orchestrator.outputs import printed_aside
 from orchestrator.revisions import Scripts, refusing_exits
 from orchestrator.tenants import Target
 
@@ -104,7 +104,7 @@ def _paths(written: Script | list[Script | None] | None) -> list[Path]:
 def _raised_as_ours(section: str, target: Target | None = None) -> Iterator[None]:
     try:
         # What env.py and revisions print must not get into somebody's JSON.
-        with refusing_exits(section), contextlib.redirect_stdout(sys.stderr):
+        with refusing_exits(section), printed_aside():
             yield
     except CommandError as error:
         message = str(error)

@@ -21,7 +21,8 @@ from typing import Any, TextIO
 
 from orchestrator.errors import SettingsError
 from orchestrator.outcomes import format_time
-from orchestrator.redaction import scrub
+from orchestrator.redaction import MASK, scrub
+from orchestrator.tracebacks import format_exception
 
 MAX_BYTES = 10 * 2**20
 BACKUPS = 5
@@ -137,47 +138,69 @@ def capture_output() -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, without passwords; without the customer's data too, unless `detail` keeps it."""
+    """One JSON object a line, without passwords and without the customer's data, which `detail` keeps beside it.
+
+    A record that has `masked` says what stands in a traceback for the text of a driver's error.
+    """
 
     def __init__(self, *, detail: bool = False) -> None:
         super().__init__()
-        self._shown = scrub if detail else shown
+        self._detail = detail
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line; plain fields given as `extra` come last."""
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        masked = extra.pop("masked", None)
+        message = _message(record)
         fields: dict[str, Any] = {
             "time": format_time(datetime.datetime.fromtimestamp(record.created, datetime.UTC)),
             "level": record.levelname,
             "logger": record.name,
-            "message": self._shown(_message(record)),
-            **{name: self._plain(extra.pop(name, _bound.get({}).get(name))) for name in _CONTEXT},
+            "message": shown(message),
+            **{name: _plain(extra.pop(name, _bound.get({}).get(name))) for name in _CONTEXT},
             "process": record.process,
         }
-        if record.exc_info and record.exc_info[0] is not None:
-            text = "".join(traceback.format_exception(*record.exc_info))
-            fields["exception"] = {"type": record.exc_info[0].__name__, "traceback": self._shown(text)}
+        detail = {} if fields["message"] == scrub(message) else {"message": scrub(message)}
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            fields["exception"] = {"type": type(error).__name__, "traceback": shown(format_exception(error, masked))}
+            detail["traceback"] = scrub("".join(traceback.format_exception(error)))
         for name, value in extra.items():
             if name not in fields and (value is None or isinstance(value, str | int | float | bool)):
-                fields[name] = self._plain(value)
+                fields[name] = _plain(value)
+        if self._detail and detail:
+            fields[_DETAIL] = detail
         # ASCII only: no line separator of Unicode, and no half of a surrogate pair, can break the line.
         return json.dumps(fields)
 
-    def _plain(self, value: Any) -> Any:
-        return self._shown(value) if isinstance(value, str) else value
+
+def _plain(value: Any) -> Any:
+    return shown(value) if isinstance(value, str) else value
 
 
-#: lines of a driver's message that quote rows, and the lines that may follow them
-_DATA = re.compile(r"[\s|]*(DETAIL:|CONTEXT:|\[parameters: )")
-_NO_DATA = re.compile(r"[\s|]*(HINT:|\[SQL: |\(Background on|Traceback \(most|The above exc|During handling|File \")")
-#: values that MySQL and PostgreSQL quote in the first line already
+#: the field that holds what databases quote of their rows, for whoever opens the file
+_DETAIL = "detail"
+#: lines of a driver's message that quote rows, in the languages that servers speak, and the lines that may follow them
+_DATA = re.compile(
+    r"[\s|]*(?:(?:DETAIL|DÉTAIL|DETALLE|DETALHE|DETTAGLI|DETALJ|SZCZEGÓŁY|ПОДРОБНОСТИ|詳細|详细信息"
+    r"|CONTEXT|KONTEXT|CONTEXTE|CONTEXTO|CONTESTO|KONTEKST|КОНТЕКСТ)\s?:|\[SQL: |\[parameters: )"  # noqa: RUF001
+)
+_NO_DATA = re.compile(
+    r"[\s|]*(?:(?:HINT|HINWEIS|ASTUCE|SUGERENCIA)\s?:|\(Background on|Traceback \(most|The above exc|During handling"
+    r"|File \"|This led to:|In this group:)"
+)
+#: values that are quoted in the first line already: to the end of it, or to the name behind them
 _QUOTED = re.compile(
-    r"(Duplicate entry |\bincorrect \w+ value: |invalid input (?:syntax for type|value for enum) [^:\n]+: "
-    r"|field value out of range: |malformed \w+ literal: )"
-    # To the last quote: no server escapes those that a value holds.
-    r"('.*'(?= for (?:key|column|function) )|'.*'|\".*\")",
+    r"(?P<before>Duplicate entry |\bincorrect \w+ value: |invalid input (?:syntax for type|value for enum) [^:]+: "
+    r"|value out of range: |malformed \w+ literal: |syntax error in ts\w+: |\bnear |illegal value |time zone: "
+    r"|partition for value |could not convert string to float: |invalid literal for int\(\) with base \d+: "
+    r"|isoformat string: |time data |date too \w+ \([^)]*\): |\bwith text )"
+    r"(?P<value>['\"«»„“].*?)"
+    r"(?P<after>(?<=['\"«»“”]) (?:for (?:key|column|function)|at (?:row|line)|does not match format) [^\n]*)?$",
     re.IGNORECASE,
 )
+#: a line after which no value goes on
+_CLOSED = re.compile(r"['\"«»“”][\s)\"',:\]]*$|syntax error$")
 
 
 def shown(text: str) -> str:
@@ -187,8 +210,15 @@ def shown(text: str) -> str:
     for line in text.split("\n"):
         dropping = bool(_DATA.match(line)) or (dropping and not _NO_DATA.match(line))
         if not dropping:
-            kept.append(_QUOTED.sub(r"\1'***'", line))
+            kept.append(_QUOTED.sub(_without_value, line))
+            quoted = _QUOTED.search(line)
+            # A value with a line break in it goes on in the next line.
+            dropping = quoted is not None and not quoted["after"] and not _CLOSED.search(line)
     return scrub("\n".join(kept))
+
+
+def _without_value(match: re.Match[str]) -> str:
+    return f"{match['before']}'{MASK}'{match['after'] or ''}"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -202,7 +232,7 @@ def _message(record: logging.LogRecord) -> str:
 def _without_detail(value: Any) -> Any:
     """What was read from the log, fit to be shown."""
     if isinstance(value, dict):
-        return {key: _without_detail(item) for key, item in value.items()}
+        return {key: _without_detail(item) for key, item in value.items() if key != _DETAIL}
     return shown(value) if isinstance(value, str) else value
 
 

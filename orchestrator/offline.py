@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 
 from alembic.runtime.environment import EnvironmentContext
 
 from orchestrator import classic, databases, logs
 from orchestrator.environment import HANDOVER, Handover, Purpose
 from orchestrator.errors import ScriptsError
+from orchestrator.outputs import printed_aside
 from orchestrator.plans import Job, Route
-from orchestrator.redaction import first_line, scrub
+from orchestrator.redaction import first_line
 from orchestrator.revisions import Scripts, refusing_exits
 from orchestrator.tenants import Target
+from orchestrator.tracebacks import said
 
 
 def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
@@ -51,14 +52,14 @@ def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
             logs.guarded(),
             refusing_exits(scripts.section),
             # Standard output is the script's.
-            contextlib.redirect_stdout(sys.stderr),
+            printed_aside(),
         ):
             scripts.directory.run_env()
     except ScriptsError:
         raise
     except Exception as error:  # noqa: BLE001 - any revision may refuse to work without a database
         place = f"revision {running[-1]}" if running else "env.py"
-        buffer.write(f"-- {place} cannot be written as SQL: {type(error).__name__}: {scrub(first_line(str(error)))}\n")
+        buffer.write(f"-- {place} cannot be written as SQL: {type(error).__name__}: {first_line(said(error))}\n")
     finally:
         config.output_buffer = previous
         del config.attributes[HANDOVER]

@@ -7,11 +7,10 @@ import ast
 import functools
 import inspect
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic.config import Config
@@ -21,6 +20,7 @@ from alembic.script.revision import MultipleHeads
 from alembic.util import CommandError
 
 from orchestrator.errors import ScriptsError, SettingsError
+from orchestrator.outputs import printed_aside
 from orchestrator.plans import Command, Route
 
 #: width of `version_num` in the version table that Alembic creates
@@ -245,8 +245,7 @@ def _sections(config: Config) -> str:
 def _load(config: Config) -> ScriptDirectory:
     """All revision files, imported and linked; every mistake in them becomes a `ScriptsError` that names the file."""
     # What files print while they are imported must not get into somebody's JSON.
-    printed_aside = redirect_stdout(sys.stderr)
-    with _scripts_errors(config.config_ini_section), warnings.catch_warnings(), printed_aside:
+    with _scripts_errors(config.config_ini_section), warnings.catch_warnings(), printed_aside():
         warnings.filterwarnings("error", message="Revision .* is present more than once")
         warnings.filterwarnings("ignore", message="Revision .* referenced from .* is not present")
         directory = ScriptDirectory.from_config(config)

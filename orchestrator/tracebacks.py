@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import traceback
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ from orchestrator.redaction import first_line, scrub
 #: packages whose exceptions quote what a server said
 _DRIVERS = ("psycopg", "psycopg2", "pymysql", "MySQLdb", "mysql", "sqlite3")
 #: exceptions of Python whose text quotes the value that did not fit
-_QUOTING = (ValueError, LookupError, ArithmeticError, decimal.DecimalException)
+_QUOTING = (ValueError, LookupError, ArithmeticError)
 #: the marks that servers and Python put around a value, whatever language they speak
 _QUOTES = "'\"«»„“”‚‘’‹›「」『』"  # noqa: RUF001
 #: what differs in an exception group from an exception
@@ -40,6 +39,15 @@ def text_of(error: BaseException) -> str:
         return f"({kind.__module__}.{kind.__name__}) {hide_quoted(scrub(str(wrapped)))}"
     text = scrub(str(error) if wrapped is None else str(wrapped))
     return hide_quoted(text) if isinstance(error, _QUOTING) else _without_text_of_causes(error, text)
+
+
+def said(error: BaseException, masked: str | None = None) -> str:
+    """What any exception says, as far as it may be shown; `masked` stands for a driver's own text."""
+    driver = is_from(error, *_DRIVERS) or is_from(_wrapped(error) or error, *_DRIVERS)
+    if driver:
+        return masked if masked is not None else first_line(hide_quoted(scrub(str(_wrapped(error) or error))))
+    text = text_of(error)
+    return first_line(text) if isinstance(error, _QUOTING) else text
 
 
 def format_exception(error: BaseException, masked: str | None = None) -> str:
@@ -81,16 +89,8 @@ def _lines(error: BaseException, masked: str | None, seen: set[int]) -> Iterator
             yield "Traceback (most recent call last):"
             yield "".join(traceback.format_tb(one.__traceback__)).rstrip("\n")
         name = f"{type(one).__module__}.".removeprefix("builtins.") + type(one).__qualname__
-        yield f"{name}: {_shown(one, masked)}".removesuffix(": ")
+        yield f"{name}: {said(one, masked)}".removesuffix(": ")
         yield from (scrub(str(note)) for note in getattr(one, "__notes__", ()))
         for member in getattr(one, _MEMBERS, ()) if isinstance(one, BaseExceptionGroup) else ():
             yield "\nIn this group:\n"
             yield from _lines(member, masked, seen)
-
-
-def _shown(error: BaseException, masked: str | None) -> str:
-    driver = is_from(error, *_DRIVERS) or is_from(_wrapped(error) or error, *_DRIVERS)
-    if driver:
-        return masked if masked is not None else first_line(hide_quoted(scrub(str(_wrapped(error) or error))))
-    text = text_of(error)
-    return first_line(text) if isinstance(error, _QUOTING) else text

@@ -169,7 +169,8 @@ class Work:
         number = self.ladder.tries
         failure = self._classified(error)
         details = {"code": failure.code, "kind": failure.kind.value, "try": number}
-        logger.error("%s", failure.message, exc_info=error, extra=details)
+        told = {**details, "masked": failure.message, "statement": failure.statement}
+        logger.error("%s", failure.message, exc_info=error, extra=told)
         self.overtaken = self.overtaken or failure.code == "version_moved"
         ambiguous = failure.kind is FailureKind.AMBIGUOUS
         at = self._settled(self.target.timeouts.tenant_lock) if ambiguous else None

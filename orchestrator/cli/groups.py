@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from orchestrator import tracebacks
 from orchestrator.cli import deferred, terminals
 from orchestrator.errors import ExitCode, OrchestratorError
 from orchestrator.redaction import first_line, scrub
@@ -156,10 +157,10 @@ def _report_bug(ctx: click.Context, error: BaseException) -> None:
     verbose = ctx.meta.get("orchestrator.cli", {}).get("verbose", False)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a file name of a frame, maybe `<string>`
-    _complain(scrub(f"internal error: {type(error).__name__} at {place}: {first_line(str(error))}"))
+    _complain(scrub(f"internal error: {type(error).__name__} at {place}: {first_line(tracebacks.said(error))}"))
     screen = terminals.Screen()
     if verbose:
         # A traceback quotes what the driver said, and with it rows of the customer.
-        screen.complain(deferred.logs.shown("".join(traceback.format_exception(error))).rstrip())
+        screen.complain(deferred.logs.shown(tracebacks.format_exception(error)).rstrip())
     else:
         screen.complain("run with -v for the traceback")

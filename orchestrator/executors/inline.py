@@ -9,7 +9,9 @@ from concurrent.futures import Future
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors import endings
 from orchestrator.outcomes import Outcome
+from orchestrator.outputs import printed_aside
 from orchestrator.plans import Job
+from orchestrator.tracebacks import said
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,11 @@ class InlineExecutor:
 
     def _outcome(self, job: Job) -> Outcome:
         try:
-            outcome: object = self._run_job(job)
+            with printed_aside():
+                outcome: object = self._run_job(job)
         except Exception as error:
             logger.exception("%s: running the job raised", job.target)
-            return endings.raised(job, type(error).__name__, str(error))
+            return endings.raised(job, type(error).__name__, said(error))
         if not isinstance(outcome, Outcome):
             return endings.raised(job, "TypeError", f"the job returned {type(outcome).__name__}, not an Outcome")
         return outcome

@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.errors import OrchestratorError
 from orchestrator.outcomes import Outcome
 from orchestrator.redaction import first_line, scrub
+from orchestrator.tracebacks import said
 
 logger = logging.getLogger(__name__)
 
@@ -196,5 +197,5 @@ def _rest(name: str) -> None:
 
 def _named(error: BaseException) -> tuple[str, str]:
     # Messages of ours span lines on purpose (a list of problems); those of drivers may carry customer data there.
-    text = str(error) if isinstance(error, OrchestratorError) else first_line(str(error))
+    text = str(error) if isinstance(error, OrchestratorError) else first_line(said(error))
     return type(error).__name__, scrub(text)

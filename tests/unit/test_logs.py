@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import re
+import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.exc
 
 from orchestrator import logs
 from orchestrator.errors import SettingsError
@@ -111,11 +113,11 @@ def test_a_traceback_holds_no_password_and_no_row(log: Path) -> None:
         "postgresql://app:canary-2@db/saas"
     )
     try:
-        raise ValueError(text)
-    except ValueError:
+        raise RuntimeError(text)
+    except RuntimeError:
         logger.exception("failed for mysql: (1062, \"Duplicate entry 'bob' for key 'email'\")")
     (record,) = records(log)
-    assert record["exception"]["type"] == "ValueError"
+    assert record["exception"]["type"] == "RuntimeError"
     assert "test_logs.py" in record["exception"]["traceback"]
     assert "HINT:  look at the constraint" in record["exception"]["traceback"]
     assert "Duplicate entry '***' for key 'email'" in record["message"]
@@ -130,11 +132,96 @@ def test_a_traceback_holds_no_password_and_no_row(log: Path) -> None:
         'psycopg.errors.InvalidText: invalid input syntax for type integer: "bob"',
         "(1366, \"Incorrect integer value: 'bob' for column `t`.`n` at row 1\")",
         "(1292, \"Truncated incorrect DOUBLE value: 'bob'\")",
+        "(1062, \"Duplicate entry 'it's\nbob' for key 'mail'\")\nbob",
+        'invalid input syntax for type json: "it"s\nbob\nbob"',
+        "ungültige Eingabesyntax: near »bob«",
+        "(1064, \"to use near 'bob' WHERE id = 1' at line 1\")",
+        "ValueError: could not convert string to float: 'bob'",
+        'near "bob": syntax error',
     ],
 )
 def test_values_quoted_by_a_database_are_masked(line: str) -> None:
     assert "bob" not in logs.shown(line)
     assert "'***'" in logs.shown(line)
+
+
+@pytest.mark.parametrize("word", ["DETAIL:", "DÉTAIL :", "DETALLE:", "KONTEXT:", "CONTEXTE :", "[SQL:", "  | DETAIL:"])
+def test_lines_with_rows_are_left_out_whatever_the_server_speaks(word: str) -> None:
+    assert logs.shown(f"broken\n{word} (mail)=(bob)\nbob\nHINT:  look") == "broken\nHINT:  look"
+
+
+class _Formatted:
+    """What the log makes of an exception."""
+
+    def __init__(self, error: BaseException, *, detail: bool = False, **extra: object) -> None:
+        record = logging.LogRecord("orchestrator", logging.ERROR, "", 0, "broken", (), (type(error), error, None))
+        vars(record).update(extra)
+        self.line = logs.JsonFormatter(detail=detail).format(record)
+        self.record = json.loads(self.line)
+
+
+def raised(*errors: BaseException) -> BaseException:
+    """The last of the errors, each raised while the one before it was handled."""
+    if len(errors) == 1:
+        return errors[0]
+    try:
+        try:
+            raise raised(*errors[:-1])
+        except type(errors[-2]):
+            raise errors[-1]  # noqa: B904
+    except type(errors[-1]) as error:
+        return error
+
+
+DRIVERS = sqlite3.OperationalError("it's\nno such bob 4711")
+WRAPPED = sqlalchemy.exc.OperationalError("UPDATE t SET a = 'bob'", {"a": "bob"}, DRIVERS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DRIVERS,
+        WRAPPED,
+        sqlalchemy.exc.StatementError("no", "SELECT 'bob'", {}, TypeError("Not a boolean value: 'it's\nbob'")),
+        ValueError("could not convert string to float: 'it's bob'"),
+        KeyError("it's\nbob"),
+        ArithmeticError("no 'bob'"),
+        raised(WRAPPED, RuntimeError("see above")),
+        raised(ValueError("no float: 'bob'"), RuntimeError("row 7: no float: 'bob'")),
+        raised(KeyError("bob"), WRAPPED, ValueError("'bob'"), RuntimeError("see above")),
+        ExceptionGroup("several", [WRAPPED, ExceptionGroup("more", [ValueError("'bob'")])]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_traceback_says_what_the_report_says(error: BaseException) -> None:
+    told = _Formatted(error, masked="no such thing")
+    assert "bob" not in told.line
+    assert "4711" not in told.line
+    assert type(error).__name__ in told.record["exception"]["traceback"]
+    assert ("no such thing" in told.line) is ("OperationalError" in told.line)
+    kept = _Formatted(error, masked="no such thing", detail=True)
+    assert "bob" in kept.line
+    assert "bob" not in json.dumps({**kept.record, "detail": None})
+
+
+def test_what_is_kept_beside_it_is_not_read(log: Path) -> None:
+    log.write_text(_Formatted(WRAPPED, detail=True).line + "\n")
+    (record,) = records(log)
+    assert "bob" not in json.dumps(record)
+    assert "OperationalError" in record["exception"]["traceback"]
+
+
+def test_a_traceback_without_rows_is_as_it_was(log: Path) -> None:
+    try:
+        try:
+            raise KeyError(7)
+        except KeyError as error:
+            raise RuntimeError("a text of ours") from error
+    except RuntimeError:
+        logger.exception("broken")
+    text = records(log)[0]["exception"]["traceback"]
+    assert text.index("KeyError: 7") < text.index("This led to:") < text.index("RuntimeError: a text of ours")
+    assert text.count("Traceback (most recent call last):\n  File ") == 2
 
 
 @pytest.mark.parametrize("text", ["line\u2028separator", "half \ud800 of a pair", "nul \x00", "two\nlines", "größe"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import redaction
 from orchestrator.errors import ScriptsError, SettingsError
 from orchestrator.plans import Command
 from orchestrator.revisions import Scripts, load_config, uses_environment
@@ -176,6 +177,24 @@ def test_an_error_while_a_file_is_imported_names_it(tmp_path: Path) -> None:
     (tmp_path / "alembic" / "versions" / "broken.py").write_text("import no_such_module_anywhere\n")
     with pytest.raises(ScriptsError, match=r"broken\.py:1: ModuleNotFoundError"):
         Scripts(load_config(tmp_path / "alembic.ini", "alembic"))
+
+
+def test_what_a_file_prints_while_it_is_imported_goes_aside_without_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redaction.remember("hunter-22-secret")
+    file = tmp_path / "alembic" / "versions" / "a1.py"
+    write(tmp_path, a1={})
+    file.write_text(
+        "import sys\n"
+        "secret = 'hunter-' + '22-secret'\n"
+        "print('one', secret)\n"
+        "sys.stdout.write(secret[:9])\n"
+        "print(secret[9:], file=sys.stderr)\n"
+        f"{file.read_text()}"
+    )
+    Scripts(load_config(tmp_path / "alembic.ini", "alembic"))
+    assert capsys.readouterr() == ("", "one ***\n***\n")
 
 
 def test_a_revision_that_cannot_be_undone_says_so(tmp_path: Path) -> None:
