@@ -18,7 +18,12 @@ _WORDS = frozenset({"password", "postgres", "postgresql", "mariadb", "database",
 _GRAM = 4
 
 _QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
-_KEY = r"[a-z0-9_-]*(?:password|passwd|passphrase|pwd|secret|token|api_?key)"
+#: what the name of a secret has in it; what is a path, a count or a word that only sounds like it is left alone
+_TELLTALE = (
+    r"(?:(?<!com)(?<!by)(?<!sur)pass(?!ive|file|_?through|ed\b|es\b|enger|age|ing|ion)|pwd|secret(?!ar)|token(?!i[sz]e)"
+    r"|(?:api|access|private)[_-]?key(?!file)|credential)"
+)
+_KEY = rf"[a-z0-9_-]*{_TELLTALE}[a-z0-9_-]*"
 _SQL_SECRET = re.compile(
     # Alembic's "Can't locate revision identified by 'x'" holds no secret.
     r"(?i)((?<!['\"])\b(?:PASSWORD|(?<!revision )IDENTIFIED\s+(?:(?:WITH|VIA)\s+\S+\s+)?(?:BY|AS|USING))"
@@ -29,8 +34,11 @@ _SQL_SECRET = re.compile(
 _URL_SECRET = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(\S*)@")
 #: one with blanks goes to the last @ of the line, unless what stands there is a port
 _URL_SECRET_WITH_BLANKS = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?!\d{1,5}(?:[/\s?#]|\Z))[^\n]*@")
-_PAIR_SECRET = re.compile(rf"(?i)\b({_KEY})(\s?=\s?)({_QUOTED}|\S+)", re.DOTALL)
+_PAIR_SECRET = re.compile(rf"(?i)\b({_KEY})([ \t]*=[ \t]*)({_QUOTED}|\S+)", re.DOTALL)
 _ITEM_SECRET = re.compile(rf"(?i)((?P<quote>['\"]){_KEY}(?P=quote)\s*:\s*)({_QUOTED}|[^\s,}}]+)", re.DOTALL)
+#: a line of YAML, of a header, or of a difference between two files
+_LINE_SECRET = re.compile(rf"(?im)^([\s>+-]*{_KEY}[ \t]*:[ \t]+)(?!\*)\S[^\n]*")
+_COOKIE = re.compile(r"(?i)(\b(?:set-)?cookie['\"]?\s*[:=]\s*['\"]?)[^'\"\n]+")
 _HEADER_SECRET = re.compile(r"(?i)(\bAuthorization\b['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bBearer\s+(?=\S*\d))[^\s'\"]+")
 #: what parsers say of a URL or DSN that they cut in the wrong place, before they quote a piece of it as it is
 _PIECES = re.compile(
@@ -45,7 +53,8 @@ _HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\
 
 #: without one of these in it, no pattern above fits a text: most texts are ready after looking for them
 _SIGNS = (
-    "://", "passw", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "identified", "authorization",
+    "://", "pass", "pwd", "secret", "token", "credential", "cookie", "apikey", "api_key", "api-key", "accesskey",
+    "access_key", "access-key", "privatekey", "private_key", "private-key", "identified", "authorization",
     "bearer", "host", "missing \"=", "invalid ", "unexpected spaces", "in uri", "in percent-encoded", "netloc",
     "ip address", "could not be cast", "does not appear", "key/value", "line ",
 )  # fmt: skip
@@ -112,7 +121,7 @@ def remember_arguments(arguments: Mapping[str, Any]) -> None:
 
 def is_secretive(name: str) -> bool:
     """Whether a setting, an argument or a variable of that name holds a secret."""
-    return re.search(r"(?i)pass(?!ive|file|_?through)|pwd|secret|token|api_?key|credential", name) is not None
+    return re.search(rf"(?i){_TELLTALE}", name) is not None
 
 
 def forget() -> None:
@@ -132,6 +141,8 @@ def scrub(text: str) -> str:
     text = _URL_SECRET.sub(rf"\1{MASK}@", text)
     text = _ITEM_SECRET.sub(rf"\1{MASK}", text)
     text = _PAIR_SECRET.sub(rf"\1\2{MASK}", text)
+    text = _LINE_SECRET.sub(rf"\1{MASK}", text)
+    text = _COOKIE.sub(rf"\1{MASK}", text)
     text = _HEADER_SECRET.sub(rf"\1{MASK}", text)
     text = _PIECES.sub(rf"\1'{MASK}'", text)
     text = _ADDRESS.sub(f"'{MASK}'", text)
@@ -147,6 +158,8 @@ def _forms(secret: str) -> frozenset[str]:
     """The secret as it may stand in a text: as it is, in a URL, in JSON, in a literal, in one within another."""
     plain = {secret, secret.strip(), re.sub(r"\s+", " ", secret)}
     in_urls = {quote(one, safe=safe) for one in plain for safe in ("", "/", " +")} | {quote_plus(one) for one in plain}
+    # Whoever escapes by hand may write small letters.
+    in_urls |= {re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), one) for one in in_urls}
     # Quotes are doubled in SQL; percent signs for a driver, or for alembic.ini.
     quoted = {form for one in plain | in_urls for form in (one, one.replace("'", "''"))}
     forms = {form for one in quoted for form in (one, one.replace("%", "%%"))}

@@ -25,7 +25,7 @@ class Settings:
     #: Alembic's `-x key=value`
     x: tuple[str, ...] = ()
     #: overrides `ledger:` of the registry
-    ledger: str | None = None
+    ledger: str | None = dataclasses.field(default=None, repr=False)
     #: JSON lines of all processes; None for `.orchestrate/log/orchestrate.jsonl` beside the registry
     log: Path | None = None
     #: go on though the fleet is more than 10 % smaller than in the last run

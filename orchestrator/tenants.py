@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,8 @@ class Hidden(dict[str, Any]):
 class PasswordCommand:
     """A command whose standard output is the password, asked again when the last answer is older than `ttl`."""
 
-    command: tuple[str, ...]
+    #: its arguments may be secrets
+    command: tuple[str, ...] = dataclasses.field(repr=False)
     #: seconds
     ttl: float = 600.0
 
@@ -145,6 +147,9 @@ class Target:
         return f"{self.server}/{database}{schema}"
 
 
+#: of a URL, before anything is unescaped in it
+_WRITTEN_PASSWORD = re.compile(r"[^:/]*://[^:/@]*:([^@]*)@")
+
 DEFAULT_PORTS: Mapping[str, int] = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
@@ -168,6 +173,13 @@ def keep_secret(url: URL, arguments: Mapping[str, Any] | None = None) -> None:
         remember(password)
     remember(*(_first(value) for key, value in url.query.items() if is_secretive(key)))
     remember_arguments(arguments or {})
+
+
+def keep_secret_as_written(text: str) -> None:
+    """Take the password of a URL out of every text as its user escaped it, too: some parsers give it back that way."""
+    written = _WRITTEN_PASSWORD.match(text)
+    if written is not None and "%" in written[1]:
+        remember(written[1])
 
 
 def is_cut_short(text: str) -> bool:

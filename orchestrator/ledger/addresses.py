@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from orchestrator import round_trips
 from orchestrator.errors import LedgerError, SettingsError
-from orchestrator.tenants import is_cut_short, keep_secret, server_of
+from orchestrator.tenants import is_cut_short, keep_secret, keep_secret_as_written, server_of
 
 #: seconds to wait for another writer of a SQLite ledger, or for a server to answer
 _BUSY_WAIT_S = 30
@@ -34,6 +34,8 @@ def parse(url: str | URL) -> URL:
         # The cause is left out: it may quote the URL.
         raise SettingsError(f"the ledger's URL cannot be used; {_REMEDY}") from None
     keep_secret(parsed)
+    if isinstance(url, str):
+        keep_secret_as_written(url)
     if isinstance(url, str) and is_cut_short(url):
         raise SettingsError("an @ stands in the host of the ledger's URL; write an @ of its password as %40")
     backend = parsed.get_backend_name()
@@ -70,7 +72,13 @@ def create_file(url: URL) -> None:
     try:
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            # One that was there before may have been made by another program, with the usual mode.
+            if os.fstat(file).st_uid == os.geteuid():
+                os.fchmod(file, 0o600)
+        finally:
+            os.close(file)
     except OSError as error:
         raise LedgerError(f"the ledger at {path} cannot be created: {error.strerror}; {_REMEDY}") from error
 

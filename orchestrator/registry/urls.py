@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from orchestrator.databases import synchronous
 from orchestrator.registry.problems import Mistake, nearest
 from orchestrator.registry.variables import Fill, Part, Template
-from orchestrator.tenants import is_cut_short, keep_secret
+from orchestrator.tenants import is_cut_short, keep_secret, keep_secret_as_written
 
 KNOWN_BACKENDS = ("postgresql", "mysql", "mariadb", "sqlite")
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
@@ -75,6 +75,7 @@ def parse_url(text: str) -> URL:
         raise Mistake(
             "an @ stands in the host of the URL", "write an @ of the password as %40, or the password as ${VAR}"
         )
+    keep_secret_as_written(text)
     try:
         return make_url(text)
     except (ArgumentError, ValueError, TypeError):

@@ -203,6 +203,9 @@ def test_a_sqlite_ledger_is_private_and_durable(file: Path) -> None:
     beside = [found.name for found in file.parent.iterdir()]
     assert {stat.S_IMODE((file.parent / name).stat().st_mode) for name in beside} == {0o600}
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    file.chmod(0o644)
+    open_ledger(f"sqlite:///{file}", **SCOPE).close()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     synchronous: list[int] = []
     event.listen(
         Engine,

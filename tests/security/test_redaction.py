@@ -9,6 +9,7 @@ import os
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg.conninfo
 import pytest
@@ -18,7 +19,10 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy import URL, make_url
 
 from orchestrator import databases, logs, redaction
-from orchestrator.tenants import Hidden, Target, Tenant, keep_secret
+from orchestrator.ledger import addresses
+from orchestrator.registry.urls import parse_url
+from orchestrator.settings import Settings
+from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant, keep_secret
 from tests.security import secrets
 
 EXAMPLES = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 2_000
@@ -175,6 +179,48 @@ def test_records_of_ours_print_no_secret(one: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "{'DB_PASS': 'hunter22'}",
+        "DB_PASS=hunter22",
+        "export AWS_SECRET_ACCESS_KEY=hunter22",
+        "access-key = hunter22",
+        '{"credentials": "hunter22"}',
+        "GOOGLE_CREDENTIALS='hunter22 and more'",
+        "X-Api-Key: hunter22",
+        "curl -H 'Cookie: session=hunter22; other=hunter22' https://h",
+        "Set-Cookie: a=b; hunter22",
+        "password: hunter22",
+        "  db_password: hunter22 with more",
+        "+password: 'hunter22'",
+        "private_key='hunter22'",
+        " # database\n-db_pass   = hunter22\n",
+    ],
+)
+def test_what_a_key_calls_a_secret_is_not_shown(text: str) -> None:
+    redaction.forget()
+    shown = redaction.scrub(text)
+    assert "hunter22" not in shown
+    assert redaction.MASK in shown
+
+
+@pytest.mark.parametrize("written", ["p%2fSs%40Hunter-2!", "p%2FSs%40Hunter-2!", "p%2fSs%40Hunter%2D2%21"])
+@pytest.mark.parametrize("parse", [parse_url, addresses.parse])
+def test_a_password_is_known_as_its_user_escaped_it(written: str, parse: Callable[[str], URL]) -> None:
+    url = f"postgresql+psycopg://app:{written}@h/d"
+    keep_secret(parse(url))
+    for one in (urllib.parse.urlsplit(url).password, "p/Ss@Hunter-2!", "p%2fSs%40Hunter-2%21", "p%2FSs%40Hunter-2%21"):
+        assert redaction.scrub(f"at {one} in vain") == "at *** in vain"
+
+
+def test_records_that_may_hold_a_secret_do_not_print_it() -> None:
+    settings = Settings(
+        config=Path("alembic.ini"), registry=Path("tenants.yaml"), ledger="postgresql://a:Hunter-2!@h/d"
+    )
+    assert "Hunter-2!" not in repr((settings, PasswordCommand(command=("get", "--token=Hunter-2!"))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         'password authentication failed for user "app"',
         "Access denied for user 'app'@'localhost' (using password: YES)",
         "Can't locate revision identified by 'abc123'",
@@ -184,6 +230,12 @@ def test_records_of_ours_print_no_secret(one: str) -> None:
         "the secret is that there is none",
         "Basic authentication is off",
         'relation "passwords" does not exist',
+        "passed = 17, compass = north, by_passenger=3",
+        "could not open the key: no such file",
+        'CREATE VIRTUAL TABLE f USING fts5(body, tokenize = "porter")',
+        'duplicate key value violates unique constraint "uq_api_keys"',
+        "tenants.yaml:3:5: password: not set",
+        "(using password: YES)",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
