@@ -22,6 +22,7 @@ from alembic.util import CommandError
 from orchestrator.errors import ScriptsError, SettingsError
 from orchestrator.outputs import printed_aside
 from orchestrator.plans import Command, Route
+from orchestrator.redaction import scrub
 
 #: width of `version_num` in the version table that Alembic creates
 LONGEST_REVISION = 32
@@ -299,13 +300,14 @@ def _scripts_errors(section: str) -> Iterator[None]:
     except UserWarning as error:
         raise ScriptsError(f"[{section}]: {error}; give one of the files another id") from None
     except CommandError as error:
-        raise ScriptsError(f"[{section}]: {_sentence(error)}") from error
+        raise ScriptsError(scrub(f"[{section}]: {_sentence(error)}")) from None
     except ScriptsError:
         raise
     except AttributeError as error:
-        raise ScriptsError(f"[{section}]: {_lack(error)}") from error
-    except Exception as error:
-        raise ScriptsError(f"[{section}]: {_where(error)}{type(error).__name__}: {error}") from error
+        raise ScriptsError(scrub(f"[{section}]: {_lack(error)}")) from None
+    except Exception as error:  # noqa: BLE001 - a file may raise anything
+        # Without its cause, whose text is as it was raised.
+        raise ScriptsError(scrub(f"[{section}]: {_where(error)}{type(error).__name__}: {error}")) from None
 
 
 @contextmanager

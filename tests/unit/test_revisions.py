@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,17 @@ def test_what_a_file_prints_while_it_is_imported_goes_aside_without_secrets(
     )
     Scripts(load_config(tmp_path / "alembic.ini", "alembic"))
     assert capsys.readouterr() == ("", "one ***\n***\n")
+
+
+def test_an_error_while_a_file_is_imported_holds_no_secret(tmp_path: Path) -> None:
+    write(tmp_path, a1={})
+    (tmp_path / "alembic" / "versions" / "a2.py").write_text(
+        "raise RuntimeError('bad postgresql://app:hun' 'ter2@h/d')"
+    )
+    with pytest.raises(ScriptsError) as caught:
+        Scripts(load_config(tmp_path / "alembic.ini", "alembic"))
+    assert "bad postgresql://app:***@h/d" in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_revision_that_cannot_be_undone_says_so(tmp_path: Path) -> None:
