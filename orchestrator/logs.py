@@ -195,7 +195,7 @@ _QUOTED = re.compile(
     r"|value out of range: |malformed \w+ literal: |syntax error in ts\w+: |\bnear |illegal value |time zone: "
     r"|partition for value |could not convert string to float: |invalid literal for int\(\) with base \d+: "
     r"|isoformat string: |time data |date too \w+ \([^)]*\): |\bwith text )"
-    r"(?P<value>['\"«»„“].*?)"
+    r"(?P<value>(?!'…')['\"«»„“].*?)"
     r"(?P<after>(?<=['\"«»“”]) (?:for (?:key|column|function)|at (?:row|line)|does not match format) [^\n]*)?$",
     re.IGNORECASE,
 )
