@@ -19,7 +19,7 @@ def printed_aside() -> Iterator[None]:
         try:
             yield
         finally:
-            aside.flush()
+            aside.finish()
 
 
 class _Scrubbed(io.TextIOBase):
@@ -52,6 +52,11 @@ class _Scrubbed(io.TextIOBase):
         if lines:
             self._original.write("".join(f"{scrub(line)}\n" for line in lines))
         return len(text)
+
+    def finish(self) -> None:
+        """End a last line that was not ended: what follows is somebody else's."""
+        self.write("\n" if self._rest else "")
+        self.flush()
 
     def flush(self) -> None:
         """Hand on the rest as well: a prompt of a debugger ends no line."""

@@ -32,7 +32,7 @@ class TestInlineExecutor(ExecutorContract):
         outcome = InlineExecutor(prints).submit(a_job("acme")).result()
 
         assert outcome.status is Status.UPGRADED
-        assert capsys.readouterr() == ("", "at ***\n***")
+        assert capsys.readouterr() == ("", "at ***\n***\n")
 
 
 class TestProcessExecutor(IsolatingExecutorContract):
