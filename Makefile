@@ -27,7 +27,7 @@ demo: $(VENV)/.runtime ## migrate the repository's own fleet of SQLite tenants
 	orchestrate upgrade --all
 
 test: $(VENV)/.development services ## the whole suite, on real servers
-	pytest -n $(WORKERS) --dist worksteal
+	pytest -n $(WORKERS) --dist worksteal --durations=25
 
 check: $(VENV)/.development docs ## linters, types, import contracts, docs
 	ruff check

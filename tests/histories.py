@@ -280,15 +280,20 @@ def file_of(folder: Path, revision: str) -> Path:
 
 
 def edit(folder: Path, revision: str, old: str, new: str) -> None:
-    """Replace text in a revision file.
-
-    Python takes its bytecode for current when the file has the same size and second of change: what was loaded and
-    edited within a second would be run as it was.
-    """
+    """Replace text in a revision file."""
     path = file_of(folder, revision)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+    forget_bytecode(path)
+
+
+def forget_bytecode(path: Path) -> None:
+    """Let the file be read again.
+
+    Python takes its bytecode for current when the file has the same size and second of change: what was loaded and
+    edited within a second would be run as it was.
+    """
     Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 

@@ -110,7 +110,9 @@ def edit(folder: Path, number: int, body: str, downgrade: str = "pass") -> None:
         upgrade=textwrap.indent(textwrap.dedent(body).strip(), "    "),
         downgrade=textwrap.indent(textwrap.dedent(downgrade).strip(), "    "),
     )
-    (folder / "alembic" / "versions" / f"r{number:03d}.py").write_text(text)
+    path = folder / "alembic" / "versions" / f"r{number:03d}.py"
+    path.write_text(text)
+    histories.forget_bytecode(path)
 
 
 def target_of(url: URL | str, **fields: Any) -> Target:

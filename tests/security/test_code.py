@@ -34,7 +34,7 @@ ALLOWED = {
     ("databases/mysql.py", "JOURNAL"): "a constant",
     ("databases/postgresql.py", "path"): "names that were quoted one by one",
     ("databases/postgresql.py", "more"): "names that were quoted one by one, as a literal",
-    ("databases/postgresql.py", "name"): "names of settings that are constants",
+    ("databases/postgresql.py", "date_style"): "a constant, or nothing",
     ("databases/postgresql.py", "value"): "what the server itself said of a setting",
     ("databases/postgresql.py", "owner"): "a constant with a quoted role, or nothing",
     ("databases/postgresql_heads.py", "place.position"): "a number",
