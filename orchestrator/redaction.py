@@ -47,7 +47,7 @@ _PIECES = re.compile(
     r"|invalid connection option |invalid literal for int\(\) with base 10: |could not be cast to integer value as "
     r"|in URI \([^)]*\): |in (?:IPv6 host address in )?URI: |in percent-encoded value: |\bnetloc )['\"].*"
 )
-_ADDRESS = re.compile(r"'.*'(?= does not appear to be an IPv)")
+_ADDRESS = re.compile(r"(['\"]).*\1(?= does not appear to be an IPv)")
 _HOST_WITH_PIECE = re.compile(r"(?i)(\bhost(?: ?name)?:? ['\"])[^\n]*@(?=[^@'\"\n]*['\"])")
 
 
