@@ -57,26 +57,21 @@ def written(description: Sequence[Sequence[Any]], rows: Sequence[tuple[Any, ...]
         try:
             text = json.dumps([columns, [[_plain(value) for value in row] for row in rows]])
         except TypeError:
-            return digest(rows)
+            return _digest(rows)
         if len(text) <= _LONGEST:
             return text
-    return digest(rows)
+    return _digest(rows)
 
 
 def read(text: str) -> Answer | None:
     """The answer that was written; None when only its digest was."""
-    if is_digest(text):
+    if text.startswith(_DIGEST):
         return None
     columns, rows = json.loads(text)
     return [(name, code) for name, code in columns], [tuple(_restored(value) for value in row) for row in rows]
 
 
-def is_digest(text: str) -> bool:
-    """Whether the answer itself was not kept."""
-    return text.startswith(_DIGEST)
-
-
-def digest(rows: Sequence[tuple[Any, ...]]) -> str:
+def _digest(rows: Sequence[tuple[Any, ...]]) -> str:
     """The same for the same rows."""
     sha = hashlib.sha256()
     for row in rows:

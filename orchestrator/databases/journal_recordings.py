@@ -139,10 +139,11 @@ class Recording:
             self._replay.look(at_catalog=statement.looks_at_catalog)
             return True
         answer = _taken(context)
-        if met is None:
-            self._replay.look(at_catalog=statement.looks_at_catalog)
-        elif met.answer != answer:
-            raise Strayed("reads other rows than the first time, which were too many to be kept")
+        if met is not None:
+            if met.answer != answer:
+                raise Strayed("reads other rows than the first time, which were too many to be kept")
+            return True
+        self._replay.look(at_catalog=statement.looks_at_catalog)
         entry = self._entry(EntryKind.READ, sent.digest, statement.summary)
         self._unwritten.append(dataclasses.replace(entry, answer=answer, probe=sent.likeness))
         return True

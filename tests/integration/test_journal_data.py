@@ -325,3 +325,19 @@ def test_rows_are_not_kept_where_a_crash_would_lose_them(tmp_path: Path, acme: T
     write(tmp_path, FIRST, f"{body}op.drop_column('accounts', 'email')")
     assert "a crash in between would lose the rows" in fail(tmp_path, acme, 2, start=0)
     assert rows(acme, "SELECT email FROM accounts ORDER BY id") == ["ada@example.com", "bob@example.com"]
+
+
+def test_what_was_too_long_to_be_kept_is_noted_once(tmp_path: Path, acme: Target) -> None:
+    body = """
+        op.get_bind().execute(sa.text("SELECT id, REPEAT(email, 100000) FROM accounts")).fetchall()
+        op.add_column("accounts", sa.Column("key", sa.String(40)))
+        at(1)
+        op.add_column("accounts", sa.Column("note", sa.String(40)))
+        at(2)
+    """
+    write(tmp_path, FIRST, body)
+    die(tmp_path, acme, 2, "1:kill", start=0)
+    die(tmp_path, acme, 2, "2:kill")
+    assert [kind for _, kind, _ in left(acme)] == ["read", "definition", "definition"]
+    succeed(tmp_path, acme, 2)
+    assert left(acme) == []
