@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from orchestrator.outcomes import Outcome, Report
+from orchestrator.outcomes import GateResult, Outcome, Report
 from orchestrator.plans import Job, Plan
 
 EVENT_FORMAT = "orchestrate.event/1"
@@ -77,10 +77,85 @@ class JobFinished:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WaveFinished:
+    """All jobs of a wave have an outcome; its pause and its gate are to come."""
+
+    wave: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return {"wave": self.wave}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GateAnswered:
+    """The gate of a wave has been asked."""
+
+    wave: str
+    result: GateResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return {"wave": self.wave, "gate": self.result.to_json()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaused:
+    """Nothing new starts for now; what is in flight ends."""
+
+    #: `bake` (a pause of some seconds), `person` (until somebody continues it) or `gate` (one that is inconclusive)
+    cause: str
+    text: str
+    #: behind which wave, None in the middle of one
+    wave: str | None = None
+    #: how long, None until somebody says that it goes on
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunContinued:
+    """The pause is over."""
+
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetChanged:
+    """Somebody has changed how many failures are tolerated, of the run or of one wave."""
+
+    wave: str | None
+    max_failures: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobsAdded:
+    """Tenants have joined since the plan was made; they follow as a wave of their own."""
+
+    wave: str
+    jobs: tuple[Job, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields of the event."""
+        return {"wave": self.wave, "targets": [job.target for job in self.jobs]}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunHalted:
     """Nothing new starts; what is in flight ends."""
 
-    #: `budget`, `interrupted`, `run_level` or `ledger`
+    #: `budget`, `gate`, `paused`, `deadline`, `interrupted`, `run_level` or `ledger`
     cause: str
     text: str
     in_flight: int
@@ -102,7 +177,21 @@ class RunFinished:
         return {"report": {**self.report.to_json(), "outcomes": []}}
 
 
-Event: TypeAlias = RunStarted | WaveStarted | JobStarted | JobDeferred | JobFinished | RunHalted | RunFinished
+Event: TypeAlias = (
+    RunStarted
+    | WaveStarted
+    | JobStarted
+    | JobDeferred
+    | JobFinished
+    | WaveFinished
+    | GateAnswered
+    | RunPaused
+    | RunContinued
+    | BudgetChanged
+    | JobsAdded
+    | RunHalted
+    | RunFinished
+)
 Listener: TypeAlias = Callable[[Event], None]
 
 

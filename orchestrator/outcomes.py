@@ -72,7 +72,7 @@ class Reason:
 
     #: `at_head`, `past`, `unknown_revision`, `unversioned`, `quarantined`, `suspended`, `dependency_failed`,
     #: `absent`, `server_down`, `crowded`, `retrying`, `halted`, `interrupted`, `concurrent`, `verified`, `moved`,
-    #: `unregistered`, `superseded`, `aborted`, `observed`
+    #: `unregistered`, `superseded`, `aborted`, `observed`, `window`, `freeze`, `deadline`, `paused`, `skipped`
     code: str
     text: str
 
@@ -186,19 +186,67 @@ class Outcome:
         )
 
 
+class Verdict(enum.StrEnum):
+    """What a gate came to."""
+
+    PASSED = "passed"
+    #: what it measures is not well: the run halts
+    FAILED = "failed"
+    #: it could not be measured: the run waits for a person
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What a gate came to, and why."""
+
+    #: `command`, `sql` or `http`; `person` where somebody has overruled it
+    kind: str
+    verdict: Verdict
+    #: what was measured, without secrets and customers' data
+    text: str
+    measurements: int = 1
+    at: datetime.datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the report."""
+        return {
+            "kind": self.kind,
+            "verdict": self.verdict.value,
+            "text": self.text,
+            "measurements": self.measurements,
+            "at": format_time(self.at),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GateResult:
+        """Undo `to_json`."""
+        return cls(**{**data, "verdict": Verdict(data["verdict"]), "at": parse_time(data["at"])})
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WaveSummary:
     """How one wave ended."""
 
     name: str
-    #: `succeeded`, `failed`, `deferred`, `halted`, `interrupted` or `not_started`
+    #: `succeeded`, `failed`, `deferred`, `halted`, `interrupted`, `paused` or `not_started`
     status: str
     counts: Mapping[str, int]
-    gate: Mapping[str, Any] | None = None
+    gate: GateResult | None = None
+    #: when its first job was submitted, and when its last one ended
+    started_at: datetime.datetime | None = None
+    finished_at: datetime.datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in the report."""
-        return {"name": self.name, "status": self.status, "counts": dict(self.counts), "gate": self.gate}
+        return {
+            "name": self.name,
+            "status": self.status,
+            "counts": dict(self.counts),
+            "gate": None if self.gate is None else self.gate.to_json(),
+            "started_at": format_time(self.started_at),
+            "finished_at": format_time(self.finished_at),
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from orchestrator.outcomes import Failure, Outcome, Status
 from orchestrator.tenants import Target
 
 PLAN_FORMAT = "orchestrate.plan/1"
+#: pause of a wave behind which a person must say that the run goes on
+UNTIL_CONTINUED = "until-continued"
 
 
 class Command(enum.StrEnum):
@@ -87,6 +89,8 @@ class Job:
     after: tuple[str, ...] = ()
     #: create the database or schema first
     provision: bool = False
+    #: the tenant's maintenance windows, as written; none means always
+    window: tuple[str, ...] = ()
     #: an earlier try of this run may have done it, wholly or in part; no part of the plan
     resumed: bool = False
 
@@ -99,7 +103,7 @@ class Job:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Job:
         """Undo `to_json`."""
-        lists = {name: tuple(data[name]) for name in ("found", "wanted", "path", "after")}
+        lists = {name: tuple(data.get(name, ())) for name in ("found", "wanted", "path", "after", "window")}
         return cls(**{**data, **lists, "command": Command(data["command"])})
 
     def outcome(self, status: Status, **fields: Any) -> Outcome:
@@ -130,6 +134,30 @@ class Retries:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What must hold after a wave, as far as it may be shown; what is asked stands in the strategy."""
+
+    #: `command`, `sql` or `http`
+    kind: str
+    #: the command line, the query, or the address, without secrets
+    text: str
+    #: of a query: `each` upgraded target, None for one database
+    on: str | None = None
+    #: seconds that one measurement may take
+    timeout: float
+    #: seconds between two measurements
+    interval: float
+    #: measurements that must all pass
+    count: int
+    #: changes with everything that is written of the gate
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
     """Jobs that may run side by side; waves run in order."""
 
@@ -139,6 +167,14 @@ class Wave:
     concurrency: int
     #: the wave halts the run when its failures exceed this; None lifts it
     max_failures: int | None = None
+    #: never more jobs in flight than failures left plus one
+    strict: bool = False
+    #: how long to wait after the wave: seconds, or `UNTIL_CONTINUED`
+    pause: float | str | None = None
+    #: what must hold after that
+    gate: Gate | None = None
+    #: when its jobs may start, as written; none means always
+    window: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As in a plan."""
@@ -146,13 +182,25 @@ class Wave:
             "name": self.name,
             "concurrency": self.concurrency,
             "max_failures": self.max_failures,
+            "strict": self.strict,
+            "pause": self.pause,
+            "gate": None if self.gate is None else self.gate.to_json(),
+            "window": list(self.window),
             "jobs": [job.to_json() for job in self.jobs],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Wave:
-        """Undo `to_json`."""
-        return cls(**{**data, "jobs": tuple(Job.from_json(job) for job in data["jobs"])})
+        """Undo `to_json`; a wave of before there were gates has none."""
+        gate = data.get("gate")
+        return cls(
+            **{
+                **data,
+                "gate": None if gate is None else Gate(**gate),
+                "window": tuple(data.get("window", ())),
+                "jobs": tuple(Job.from_json(job) for job in data["jobs"]),
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +225,12 @@ class Plan:
     retries: Retries = dataclasses.field(default_factory=Retries)
     #: targets ahead of the code do not make the run fail
     allow_ahead: bool = False
+    #: days, and spans of days, on which nothing is started, as written
+    freeze: tuple[str, ...] = ()
+    #: seconds after which a runner starts nothing more
+    deadline: float | None = None
+    #: whose tenants that have joined meanwhile are taken in at the end: the selection, as `Selection.to_json`
+    sweep: Mapping[str, Any] | None = None
     #: what the operator should know before it runs; no part of the digest
     notes: tuple[str, ...] = ()
 
@@ -221,19 +275,25 @@ class Plan:
             "server_caps": dict(self.server_caps),
             "retries": self.retries.to_json(),
             "allow_ahead": self.allow_ahead,
+            "freeze": list(self.freeze),
+            "deadline": self.deadline,
+            "sweep": None if self.sweep is None else dict(self.sweep),
             "waves": [wave.to_json() for wave in self.waves],
             "settled": [outcome.to_json() for outcome in self.settled],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Undo `to_json`; the notes are lost. A plan of before there were retries has the usual ones."""
+        """Undo `to_json`; the notes are lost. A plan of before there were retries, or freezes, has the usual ones."""
         same = ("project", "environment", "asked", "strategy", "max_failures", "server_caps", "allow_ahead")
         return cls(
             **{name: data[name] for name in same},
             command=Command(data["command"]),
             revision=tuple(data["revision"]),
             retries=Retries.from_json(data["retries"]) if "retries" in data else Retries(),
+            freeze=tuple(data.get("freeze", ())),
+            deadline=data.get("deadline"),
+            sweep=data.get("sweep"),
             waves=tuple(Wave.from_json(wave) for wave in data["waves"]),
             settled=tuple(Outcome.from_json(outcome) for outcome in data["settled"]),
         )

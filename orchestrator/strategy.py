@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import hashlib
+import json
 import os
+import re
+import shlex
 from collections.abc import Mapping
-from typing import Any
 
-from orchestrator.plans import Retries
+from orchestrator.plans import Gate, Retries
+from orchestrator.redaction import scrub
 
 #: jobs in flight on one server unless `servers:` says otherwise (DESIGN: "at most 8 per server")
 AUTO_SERVER_CAP = 8
@@ -43,16 +48,107 @@ class Budget:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many tenants a wave takes: a count, or those whose stable hash lies within a percentage."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    @classmethod
+    def parse(cls, text: str | int) -> Size:
+        """`10` or `10%`; raises ValueError for anything else."""
+        raw = str(text).strip()
+        if raw.endswith("%"):
+            percent = float(raw[:-1])
+            if not 0 < percent <= 100:
+                raise ValueError(f"{raw} is not above 0% and at most 100%")
+            return cls(percent=percent)
+        count = int(raw)
+        if count < 1:
+            raise ValueError(f"{raw} is less than one")
+        return cls(count=count)
+
+
+class Growth(enum.StrEnum):
+    """How the waves that one rule stands for grow."""
+
+    #: each takes ten times as many as the one before
+    EXPONENTIAL = "exponential"
+    #: each takes as many as the one before
+    LINEAR = "linear"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GateRule:
+    """What must hold after a wave, as written: variables such as `${TOKEN}` are not filled in."""
+
+    command: tuple[str, ...] | None = None
+    sql: str | None = None
+    http: str | None = None
+    #: of a query: `each` upgraded target, or None for `url`
+    on: str | None = None
+    #: database that a query is sent to
+    url: str | None = None
+    #: expected of an HTTP answer; None for any from 200 to 299
+    status: int | None = None
+    #: path to a true value in the JSON of an HTTP answer, `checks.0.ok`
+    path: str | None = None
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: seconds that one measurement may take
+    timeout: float = 30.0
+    #: seconds between two measurements
+    interval: float = 10.0
+    #: measurements that must all pass
+    count: int = 1
+
+    @property
+    def kind(self) -> str:
+        """`command`, `sql` or `http`."""
+        if self.command is not None:
+            return "command"
+        return "sql" if self.sql is not None else "http"
+
+    def described(self) -> Gate:
+        """What of it may be shown and kept: no header's value, no URL's password."""
+        written = json.dumps(dataclasses.asdict(self), sort_keys=True, default=list)
+        text = shlex.join(self.command) if self.command is not None else self.sql or self._address()
+        return Gate(
+            kind=self.kind,
+            text=scrub(text),
+            on=self.on,
+            timeout=self.timeout,
+            interval=self.interval,
+            count=self.count,
+            digest=hashlib.sha256(written.encode()).hexdigest()[:16],
+        )
+
+    def _address(self) -> str:
+        """The URL without user, password, query and fragment."""
+        scheme, _, rest = (self.http or "").partition("://")
+        place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WaveRule:
-    """One wave of a strategy as written; sizing and gates act in rollouts by waves."""
+    """One wave of a strategy as written; several where it grows."""
 
     name: str
-    size: str | None = None
+    size: Size | None = None
     selector: str | None = None
+    growth: Growth | None = None
+    #: label by whose value the jobs of the wave are ordered
+    order_by: str | None = None
     concurrency: int | None = None
+    #: None: 0, or no limit of its own for the last wave
     max_failures: Budget | None = None
-    #: keys that are checked now and act with waves: pause, gate, order_by, growth, strict, window
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: never more jobs in flight than failures left plus one
+    strict: bool = False
+    #: seconds, or `UNTIL_CONTINUED`
+    pause: float | str | None = None
+    gate: GateRule | None = None
+    #: as `windows.Window.parse` reads them; any of them admits, none means always
+    window: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +161,17 @@ class Strategy:
     max_failures: Budget = Budget(count=0)
     waves: tuple[WaveRule, ...] = ()
     retries: Retries = dataclasses.field(default_factory=Retries)
-    #: keys that are checked now and act with rollouts by waves: strict, order_by, transaction, window, freeze, deadline
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    strict: bool = False
+    #: label by whose value jobs are ordered, in waves that do not say otherwise
+    order_by: str | None = None
+    #: for waves that have none
+    window: tuple[str, ...] = ()
+    #: days, and spans of days, on which nothing is started; as `windows.Freeze.parse` reads them
+    freeze: tuple[str, ...] = ()
+    #: seconds after which a run starts nothing more
+    deadline: float | None = None
+    #: look at the end for tenants that have joined meanwhile
+    sweep: bool = False
 
     def jobs_at_once(self) -> int:
         """Jobs in flight at once; `auto` is four times the cores of this process."""

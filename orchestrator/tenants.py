@@ -76,6 +76,8 @@ class Tenant:
     after: tuple[str, ...] = ()
     #: its schema is one that the others refer to
     shared: bool = False
+    #: its maintenance windows, as `windows.Window.parse` reads them; none means always
+    window: tuple[str, ...] = ()
     #: where it was defined: `tenants.yaml:12:5`, or the source's name
     place: str = ""
 

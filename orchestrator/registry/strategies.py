@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from orchestrator.plans import Retries
-from orchestrator.registry.models import RetriesEntry, StrategyEntry, Strict, WaveEntry
-from orchestrator.strategy import Budget, Strategy, WaveRule
+from orchestrator.registry.models import GateEntry, RetriesEntry, StrategyEntry, WaveEntry
+from orchestrator.strategy import Budget, GateRule, Growth, Size, Strategy, WaveRule
 
 
 def read_strategies(entries: Mapping[str, StrategyEntry]) -> dict[str, Strategy]:
@@ -22,7 +21,12 @@ def _strategy(name: str, entry: StrategyEntry) -> Strategy:
         max_failures=entry.max_failures if isinstance(entry.max_failures, Budget) else Budget(count=0),
         waves=tuple(_wave(wave) for wave in entry.waves),
         retries=_retries(entry.retries),
-        extra=_rest(entry, {"concurrency", "max_failures", "retries", "waves"}),
+        strict=bool(entry.strict),
+        order_by=entry.order_by,
+        window=tuple(entry.window or ()),
+        freeze=tuple(entry.freeze or ()),
+        deadline=entry.deadline,
+        sweep=bool(entry.sweep),
     )
 
 
@@ -39,13 +43,32 @@ def _retries(entry: RetriesEntry) -> Retries:
 def _wave(entry: WaveEntry) -> WaveRule:
     return WaveRule(
         name=entry.name,
-        size=entry.size,
+        size=None if entry.size is None else Size.parse(entry.size),
         selector=entry.selector,
+        growth=None if entry.growth is None else Growth(entry.growth),
+        order_by=entry.order_by,
         concurrency=entry.concurrency,
         max_failures=entry.max_failures,
-        extra=_rest(entry, {"name", "size", "selector", "concurrency", "max_failures"}),
+        strict=bool(entry.strict),
+        pause=entry.pause,
+        gate=None if entry.gate is None else _gate(entry.gate),
+        window=tuple(entry.window or ()),
     )
 
 
-def _rest(entry: Strict, known: set[str]) -> dict[str, Any]:
-    return entry.model_dump(exclude_unset=True, exclude=known)
+def _gate(entry: GateEntry) -> GateRule:
+    """Variables stay as written: they are filled in when the gate is asked."""
+    usual = GateRule()
+    return GateRule(
+        command=None if entry.command is None else tuple(entry.command),
+        sql=entry.sql,
+        http=entry.http,
+        on=entry.on,
+        url=entry.url,
+        status=entry.status,
+        path=entry.path,
+        headers=entry.headers or {},
+        timeout=usual.timeout if entry.timeout is None else entry.timeout,
+        interval=usual.interval if entry.interval is None else entry.interval,
+        count=usual.count if entry.count is None else entry.count,
+    )

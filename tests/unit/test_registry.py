@@ -269,8 +269,8 @@ strategies:
     assert (careful.concurrency, careful.max_failures) == (12, Budget(percent=2.0))
     assert [wave.name for wave in careful.waves] == ["canary", "internal", "early", "rest"]
     assert careful.waves[2].max_failures == Budget(count=3)
-    assert careful.waves[1].extra["pause"] == "until-continued"
-    assert careful.extra["deadline"] == 7200.0
+    assert careful.waves[1].pause == "until-continued"
+    assert careful.deadline == 7200.0
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ strategies:
 def test_retries(folder: Folder, written: str, read: Retries) -> None:
     strategy = folder.load(f"strategies: {{s: {{concurrency: 3, retries: {written}}}}}").strategies["s"]
     assert strategy.retries == read
-    assert strategy.extra == {}
+    assert (strategy.strict, strategy.window, strategy.deadline) == (False, (), None)
     assert folder.load("strategies: {s: {concurrency: 3}}").strategies["s"].retries == Retries()
 
 
