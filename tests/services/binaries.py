@@ -1,4 +1,4 @@
-"""Where the servers' programs are on this machine, and which unprivileged user may run them."""
+"""Where the servers' and the other programs are on this machine, and which unprivileged user may run them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ PGBOUNCER_ADVICE = (
     "No PgBouncer program was found. Run `make services`, or install it (Debian: `apt-get install pgbouncer`)"
 )
 OPENSSL_ADVICE = "No openssl program was found. Run `make services`, or install it (Debian: `apt-get install openssl`)"
+CHROMIUM_ADVICE = (
+    "No Chromium was found. Run `make services`, or install it (Debian: `apt-get install chromium`), or set "
+    "ORCHESTRATE_TEST_CHROMIUM to the path of a Chromium or Chrome"
+)
+TMUX_ADVICE = "No tmux was found. Run `make services`, or install it (Debian: `apt-get install tmux`)"
+#: the same browser under other names
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class NotInstalled(Exception):  # noqa: N818 - says what is the case, and what to do
@@ -51,6 +58,20 @@ def pgbouncer() -> Path:
 def openssl() -> Path:
     """`openssl`, which makes certificates for servers."""
     return _program("openssl", OPENSSL_ADVICE)
+
+
+def chromium() -> Path:
+    """A browser that opens the pages that we write."""
+    given = os.environ.get("ORCHESTRATE_TEST_CHROMIUM")
+    found = given or next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        raise NotInstalled(CHROMIUM_ADVICE)
+    return Path(found).resolve()
+
+
+def tmux() -> Path:
+    """`tmux`, which plays the terminal."""
+    return _program("tmux", TMUX_ADVICE)
 
 
 def mariadb_scripts(server: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`python -m tests.services.install`: bring the servers that the tests need onto this machine, where possible."""
+"""`python -m tests.services.install`: bring the servers and programs that the tests need onto this machine, where possible."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def main() -> int:
         _ensure("mariadb", _mariadb, lambda: _apt("mariadb-server-core")),
         _ensure("pgbouncer", binaries.pgbouncer, lambda: _apt("pgbouncer")),
         _ensure("openssl", binaries.openssl, lambda: _apt("openssl")),
+        _ensure("chromium", binaries.chromium, lambda: _apt("chromium")),
+        _ensure("tmux", binaries.tmux, lambda: _apt("tmux")),
     ]
     return 1 if any(missing) else 0
 
