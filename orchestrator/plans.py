@@ -240,20 +240,22 @@ class Plan:
         return (job for wave in self.waves for job in wave.jobs)
 
     def with_jobs(self, jobs: Sequence[Job]) -> Plan:
-        """The plan with jobs for targets that it had none for, at the end of its last wave."""
+        """The plan with jobs for targets that it had none for, each at the end of its wave; a new wave comes last."""
         names = {job.target for job in self.jobs}
-        new = tuple(job for job in jobs if job.target not in names)
-        if not new:
-            return self
-        waves = self.waves or (Wave(name=new[0].wave, jobs=(), concurrency=1),)
-        last = waves[-1]
-        placed = tuple(dataclasses.replace(job, wave=last.name) for job in new)
+        new = [job for job in jobs if job.target not in names]
+        waves = list(self.waves)
+        known = {wave.name: place for place, wave in enumerate(waves)}
+        for job in new:
+            if job.wave not in known:
+                known[job.wave] = len(waves)
+                waves.append(Wave(name=job.wave, jobs=(), concurrency=waves[-1].concurrency if waves else 1))
+        for name, place in known.items():
+            joining = tuple(job for job in new if job.wave == name)
+            if joining:
+                waves[place] = dataclasses.replace(waves[place], jobs=(*waves[place].jobs, *joining))
         names = {job.target for job in new}
-        return dataclasses.replace(
-            self,
-            waves=(*waves[:-1], dataclasses.replace(last, jobs=(*last.jobs, *placed))),
-            settled=tuple(outcome for outcome in self.settled if outcome.target not in names),
-        )
+        settled = tuple(outcome for outcome in self.settled if outcome.target not in names)
+        return dataclasses.replace(self, waves=tuple(waves), settled=settled) if new else self
 
     @property
     def digest(self) -> str:

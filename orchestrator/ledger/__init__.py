@@ -12,8 +12,11 @@ from orchestrator.ledger.protocol import (
     Holder,
     Lease,
     Ledger,
+    Request,
+    RequestKind,
     Run,
     StopRequest,
+    WaveMark,
 )
 
 __all__ = [
@@ -26,8 +29,11 @@ __all__ = [
     "Ledger",
     "MemoryLedger",
     "MemoryStore",
+    "Request",
+    "RequestKind",
     "Run",
     "StopRequest",
+    "WaveMark",
     "is_dead",
     "open_ledger",
     "place",

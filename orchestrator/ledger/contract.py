@@ -14,12 +14,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from orchestrator.errors import ExitCode, OrchestratorError, UsageError
-from orchestrator.ledger.contract_leases import LeaseContract, here, raises
+from orchestrator.errors import ExitCode, LeaseLost, OrchestratorError, UsageError
+from orchestrator.ledger.contract_leases import LeaseContract, elsewhere, here, raises
 from orchestrator.ledger.holders import this_process
-from orchestrator.ledger.protocol import Ledger
+from orchestrator.ledger.protocol import LEASE_SECONDS, Ledger, RequestKind, WaveMark
 from orchestrator.ledger.samples import failure, job, outcome, plan, settled, wave
-from orchestrator.outcomes import RunStatus, Status
+from orchestrator.outcomes import GateResult, RunStatus, Status, Verdict
 from orchestrator.plans import Command
 
 __all__ = ["LedgerContract", "failure", "job", "outcome", "plan", "settled", "wave"]
@@ -353,3 +353,69 @@ class LedgerContract(LeaseContract):
             written = ledger.outcomes(run.id)
             assert [each.target for each in written] == [*names, *(each.target for each in down)]
             assert list(written[3000:]) == down
+
+    def test_what_people_ask_is_kept_with_the_run(self) -> None:
+        """In the order of asking, also without a live runner, and for every process that looks."""
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("acme", "globex")]), operator="ops@host", fleet=2).id
+            assert list(ledger.requests(run)) == []
+            first = ledger.request(run, here(), RequestKind.PAUSE)
+            second = other.request(run, elsewhere(), RequestKind.SKIP, {"target": "acme", "reason": "asked to wait"})
+            third = ledger.request(run, here(), RequestKind.BUDGET, {"max_failures": 3, "wave": None})
+            assert list(other.requests(run)) == list(ledger.requests(run)) == [first, second, third]
+            assert first.id < second.id < third.id
+            assert (second.kind, second.operator, dict(second.detail)["reason"]) == (
+                RequestKind.SKIP,
+                "ann@build7",
+                "asked to wait",
+            )
+            assert dict(first.detail) == {}
+            assert first.at.utcoffset() == datetime.timedelta(0)
+            later = ledger.open_run(plan([wave("acme")]), operator="ops@host", fleet=2).id
+            assert list(ledger.requests(later)) == []
+
+    def test_how_far_a_run_is_with_its_waves(self) -> None:
+        """The latest word on each wave, in the order in which they were reached."""
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        with self._opened() as ledger, self._opened() as other:
+            run = ledger.open_run(plan([wave("acme", name="canary"), wave("globex")]), operator="ops", fleet=2).id
+            assert list(ledger.wave_marks(run)) == []
+            begun = WaveMark(wave="canary", started_at=now)
+            ledger.mark_wave(run, begun)
+            assert list(other.wave_marks(run)) == [begun]
+            ledger.mark_wave(run, WaveMark(wave="all", started_at=now))
+            gate = GateResult(kind="sql", verdict=Verdict.PASSED, text="true on 1 target", measurements=3, at=now)
+            done = WaveMark(wave="canary", started_at=now, finished_at=now, heard=7, gate=gate, passed=True)
+            ledger.mark_wave(run, done)
+            assert list(other.wave_marks(run)) == [done, WaveMark(wave="all", started_at=now)]
+
+    def test_a_live_run_may_be_paused(self) -> None:
+        """It stays so when its runner dies, and runs again once somebody goes on with it."""
+        with self._opened() as ledger, self._opened() as other:
+            lease = ledger.acquire(elsewhere())
+            run = ledger.open_run(plan([wave("acme")]), operator="ops", fleet=1, lease=lease).id
+            ledger.set_status(run, RunStatus.PAUSED)
+            assert other.run(run).status is RunStatus.PAUSED
+            self.pass_time(LEASE_SECONDS)
+            assert other.run(run).status is RunStatus.PAUSED
+            assert [one.id for one in other.open_runs()] == [run]
+            taken = other.acquire(here())
+            with raises(LeaseLost, "taken over"):
+                ledger.set_status(run, RunStatus.RUNNING)
+            with raises(LeaseLost, "taken over"):
+                ledger.mark_wave(run, WaveMark(wave="all"))
+            assert other.adopt_run(run, taken, reopen=True).status is RunStatus.RUNNING
+            assert list(other.wave_marks(run)) == []
+
+    def test_jobs_of_a_new_wave_come_last(self) -> None:
+        """Tenants that have joined while the run was on."""
+        with self._opened() as ledger:
+            run = ledger.open_run(plan([wave("acme", name="canary"), wave("globex")]), operator="ops", fleet=2).id
+            ledger.add_jobs(run, [job("hooli", wave="sweep"), job("umbrella", wave="canary")])
+            kept = ledger.plan(run)
+            assert [(each.name, [one.target for one in each.jobs]) for each in kept.waves] == [
+                ("canary", ["acme", "umbrella"]),
+                ("all", ["globex"]),
+                ("sweep", ["hooli"]),
+            ]
+            assert ledger.start(run, job("hooli", wave="sweep")) == 1

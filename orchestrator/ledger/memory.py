@@ -15,7 +15,17 @@ from orchestrator.ledger import leases
 from orchestrator.ledger.audit import scrubbed
 from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, several_runs
 from orchestrator.ledger.leases import Entry, lost
-from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
+from orchestrator.ledger.protocol import (
+    Attempt,
+    AuditEntry,
+    Holder,
+    Lease,
+    Request,
+    RequestKind,
+    Run,
+    StopRequest,
+    WaveMark,
+)
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.outcomes import Outcome, RunStatus, count
 from orchestrator.plans import Command, Job, Plan
@@ -32,6 +42,9 @@ class _Entry:
     attempts: dict[str, list[Attempt]] = dataclasses.field(default_factory=dict)
     #: target to its latest outcome, in the order of writing
     outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
+    requests: list[Request] = dataclasses.field(default_factory=list)
+    #: by wave, in the order in which they were reached
+    marks: dict[str, WaveMark] = dataclasses.field(default_factory=dict)
 
     def write(self, outcome: Outcome) -> Outcome:
         """Keep what a file would keep, so that the fake forgets what the real one forgets."""
@@ -60,6 +73,7 @@ class MemoryStore:
         self.leases: dict[str, Entry] = {}
         #: of all scopes, in the order of writing
         self.audit: list[tuple[str, AuditEntry]] = []
+        self.request_ids = itertools.count(1)
         #: guards all of it: the heartbeat writes from a thread of its own
         self.lock = threading.RLock()
 
@@ -154,6 +168,39 @@ class MemoryLedger:
                 return False
             self._leases.change(entry.token, stop=entry.stop if entry.stop is StopRequest.NOW else request)
             return True
+
+    def request(self, run: str, holder: Holder, kind: RequestKind, detail: Mapping[str, Any] | None = None) -> Request:
+        """Ask something of a run, whether a runner is live or comes later."""
+        entry = self._entry(run)
+        with self._store.lock:
+            made = Request(
+                id=next(self._store.request_ids),
+                at=_now(),
+                operator=holder.operator,
+                kind=kind,
+                detail=scrubbed(detail or {}),
+            )
+            entry.requests.append(made)
+            return made
+
+    def requests(self, run: str) -> Sequence[Request]:
+        """What was asked of a run, first to last."""
+        with self._store.lock:
+            return list(self._entry(run).requests)
+
+    def mark_wave(self, run: str, mark: WaveMark) -> None:
+        """Write how far the run is with a wave, instead of what was written of that wave before."""
+        with self._writing(run) as entry:
+            entry.marks[mark.wave] = mark
+
+    def wave_marks(self, run: str) -> Sequence[WaveMark]:
+        """How far a run is with each wave that it has reached, in that order."""
+        return list(self._entry(run).marks.values())
+
+    def set_status(self, run: str, status: RunStatus) -> None:
+        """Say that a live run is `paused`, or `running` again."""
+        with self._writing(run) as entry:
+            entry.run = dataclasses.replace(entry.run, status=status)
 
     def note(
         self, holder: Holder, action: str, *, run: str | None = None, detail: Mapping[str, Any] | None = None

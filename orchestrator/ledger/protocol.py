@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.errors import ExitCode
-from orchestrator.outcomes import Outcome, RunStatus
+from orchestrator.outcomes import GateResult, Outcome, RunStatus
 from orchestrator.plans import Command, Job, Plan
 
 #: a holder says so often that it lives, and is taken for dead after so long without
@@ -85,6 +85,44 @@ class StopRequest(enum.StrEnum):
     NOW = "now"
 
 
+class RequestKind(enum.StrEnum):
+    """What a person may ask of a run, beside that it stops."""
+
+    PAUSE = "pause"
+    CONTINUE = "continue"
+    #: leave one target alone: `target`, `reason`
+    SKIP = "skip"
+    #: tolerate so many failures: `max_failures`, and `wave` when it is of one wave
+    BUDGET = "budget"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody asked of a run: kept, so that it outlives a runner that dies before, or after, it has heard."""
+
+    #: grows with each request
+    id: int
+    at: datetime.datetime
+    operator: str
+    kind: RequestKind
+    detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WaveMark:
+    """How far a run is with one wave: what a later runner has to know that no outcome tells."""
+
+    wave: str
+    started_at: datetime.datetime | None = None
+    #: when all of its jobs had ended; its pause counts from here
+    finished_at: datetime.datetime | None = None
+    #: id of the latest request when the run began to wait behind it: a later `continue` ends the waiting
+    heard: int = 0
+    gate: GateResult | None = None
+    #: its pause is over, and its gate has passed or was overruled: the next wave may start
+    passed: bool = False
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
     """Who did what, and when; never changed and never removed."""
@@ -125,6 +163,21 @@ class Ledger(Protocol):
 
     def request_stop(self, run: str, request: StopRequest) -> bool:
         """Ask the live runner of that run to stop; False when there is none."""
+
+    def request(self, run: str, holder: Holder, kind: RequestKind, detail: Mapping[str, Any] = ...) -> Request:
+        """Ask something of a run, whether a runner is live or comes later; it is kept with the run."""
+
+    def requests(self, run: str) -> Sequence[Request]:
+        """What was asked of a run, first to last. May be called from a thread."""
+
+    def mark_wave(self, run: str, mark: WaveMark) -> None:
+        """Write how far the run is with a wave, instead of what was written of that wave before."""
+
+    def wave_marks(self, run: str) -> Sequence[WaveMark]:
+        """How far a run is with each wave that it has reached, in the order in which they were reached."""
+
+    def set_status(self, run: str, status: RunStatus) -> None:
+        """Say that a live run is `paused`, for as long as it takes, or `running` again."""
 
     def note(self, holder: Holder, action: str, *, run: str | None = None, detail: Mapping[str, Any] = ...) -> None:
         """Add one row to the audit table."""

@@ -12,9 +12,20 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, exists
 from orchestrator.errors import ExitCode, LeaseLost
 from orchestrator.ledger import leases, statements, tables
 from orchestrator.ledger.audit import AuditRows
+from orchestrator.ledger.controls import ControlRows
 from orchestrator.ledger.identifiers import NAMED, new_run_id, no_such_run, several_runs
 from orchestrator.ledger.lease_rows import LeaseRows
-from orchestrator.ledger.protocol import Attempt, AuditEntry, Holder, Lease, Run, StopRequest
+from orchestrator.ledger.protocol import (
+    Attempt,
+    AuditEntry,
+    Holder,
+    Lease,
+    Request,
+    RequestKind,
+    Run,
+    StopRequest,
+    WaveMark,
+)
 from orchestrator.ledger.pruning import OPEN, Candidate, prunable
 from orchestrator.ledger.rows import failure_columns, job_columns, outcome_columns, pack, plan_columns, run_of, unpack
 from orchestrator.ledger.transactions import Transactions, now
@@ -34,6 +45,7 @@ class SqlLedger:
         self._environment = environment
         self._leases = LeaseRows(self._transactions, project=project, environment=environment)
         self._audit = AuditRows(self._transactions, project=project, environment=environment)
+        self._controls = ControlRows(self._transactions)
         self._start_fenced = statements.fenced_start(self._leases)
         self._record_fenced = statements.fenced_record(self._leases)
         #: runs known to be of this project and environment
@@ -67,6 +79,36 @@ class SqlLedger:
     def request_stop(self, run: str, request: StopRequest) -> bool:
         """Ask the live runner of that run to stop; False when there is none."""
         return self._leases.ask(run, request)
+
+    def request(self, run: str, holder: Holder, kind: RequestKind, detail: Mapping[str, Any] | None = None) -> Request:
+        """Ask something of a run, whether a runner is live or comes later."""
+        self._check(run)
+        return self._controls.ask(run, holder, kind, detail or {})
+
+    def requests(self, run: str) -> Sequence[Request]:
+        """What was asked of a run, first to last."""
+        return self._controls.requests(run)
+
+    def mark_wave(self, run: str, mark: WaveMark) -> None:
+        """Write how far the run is with a wave, instead of what was written of that wave before."""
+        self._check(run)
+        self._controls.mark(run, mark, lambda connection: self._guard(connection, self._tokens.get(run)))
+
+    def wave_marks(self, run: str) -> Sequence[WaveMark]:
+        """How far a run is with each wave that it has reached, in that order."""
+        self._check(run)
+        return self._controls.marks(run)
+
+    def set_status(self, run: str, status: RunStatus) -> None:
+        """Say that a live run is `paused`, or `running` again."""
+        self._check(run)
+        statement = update(tables.runs).where(tables.runs.c.id == run).values(status=status.value)
+
+        def write(connection: Connection) -> None:
+            connection.execute(statement)
+            self._guard(connection, self._tokens.get(run))
+
+        self._transactions.write(write)
 
     def note(
         self, holder: Holder, action: str, *, run: str | None = None, detail: Mapping[str, Any] | None = None

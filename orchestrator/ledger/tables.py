@@ -151,6 +151,35 @@ leases = Table(
     Column("released", Boolean, nullable=False),
 )
 
+#: what people asked of a run; only ever added to
+requests = Table(
+    "orchestrate_requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("orchestrate_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Index("orchestrate_requests_by_run", "run", "id"),
+)
+
+#: how far a run is with each wave that it has reached
+waves = Table(
+    "orchestrate_waves",
+    metadata,
+    Column("run", ForeignKey("orchestrate_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("wave", Text, primary_key=True),
+    #: the order in which waves were reached, from 0
+    Column("position", Integer, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    #: id of the latest request when the run began to wait behind it
+    Column("heard", Integer, nullable=False),
+    Column("gate", JSON(none_as_null=True)),
+    Column("passed", Boolean, nullable=False),
+)
+
 #: only ever added to: triggers refuse everything else
 audit = Table(
     "orchestrate_audit",

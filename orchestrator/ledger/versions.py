@@ -13,7 +13,7 @@ from orchestrator.errors import Refused
 VERSION_TABLE = "orchestrate_ledger_version"
 
 #: revisions of `migrations/versions/`, oldest first; named here so that opening a ledger need not import Alembic
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 
 _SCRIPTS = "orchestrator.ledger:migrations"
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"orchestrate ledger").digest()[:8], "big") >> 1
