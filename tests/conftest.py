@@ -13,7 +13,7 @@ __all__ = ["mariadb_database", "mariadb_url", "postgres_database", "postgres_url
 
 
 #: variables of the machine that change what the command says or where it looks
-_SURROUNDINGS = ("CI", "NO_COLOR", "FORCE_COLOR", "ALEMBIC_CONFIG", "FLASK_APP")
+_SURROUNDINGS = ("CI", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "ALEMBIC_CONFIG", "FLASK_APP")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,7 +13,6 @@ from orchestrator.cli import terminals
 from orchestrator.cli.progress import (
     INTERRUPTED,
     Tally,
-    duration,
     halted,
     rate_text,
     tell_deferral,
@@ -22,6 +21,7 @@ from orchestrator.cli.progress import (
 )
 from orchestrator.events import Event, JobDeferred, JobFinished, RunHalted, RunStarted, WaveStarted
 from orchestrator.outcomes import FAILING
+from orchestrator.reports.words import duration
 
 
 class TerminalProgress:

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.cli.options import Common, Format
 from orchestrator.cli.terminals import Line
 from orchestrator.errors import SettingsError
+from orchestrator.reports import workflow
 
 
 def answer(
@@ -31,7 +32,7 @@ def _say(common: Common, document: Mapping[str, Any], rows: Iterable[Mapping[str
         case Format.TEXT:
             common.screen.data(lines)
         case Format.JSON:
-            common.screen.raw(json.dumps(document, indent=2))
+            common.screen.raw(_readable(json.dumps(document, indent=2)))
         case Format.JSONL:
             for row in rows:
                 common.screen.raw(json_line(row))
@@ -39,7 +40,12 @@ def _say(common: Common, document: Mapping[str, Any], rows: Iterable[Mapping[str
 
 def json_line(row: Mapping[str, Any]) -> str:
     """One line of JSON lines."""
-    return json.dumps(row, separators=(",", ":"))
+    return _readable(json.dumps(row, separators=(",", ":")))
+
+
+def _readable(text: str) -> str:
+    """JSON fit for where it is shown: a workflow's runner reads standard output too."""
+    return workflow.inert_json(text) if workflow.is_watching() else text
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

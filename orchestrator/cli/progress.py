@@ -14,6 +14,7 @@ from orchestrator.cli import deferred, terminals
 from orchestrator.cli.render import counted
 from orchestrator.cli.terminals import Mood, Screen
 from orchestrator.outcomes import FAILING, Outcome
+from orchestrator.reports.words import duration
 
 if TYPE_CHECKING:
     from orchestrator.events import Event, RunHalted
@@ -219,18 +220,6 @@ def _cause(outcome: Outcome) -> str:
 def halted(event: RunHalted) -> str:
     """Why nothing new starts."""
     return f"halted: {event.text}; {event.in_flight:,} running, {event.not_started:,} not started"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `42 s`, `3m30s`, `2h05m`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 @contextlib.contextmanager

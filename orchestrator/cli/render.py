@@ -6,33 +6,25 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.cli.terminals import Line, Mood
+from orchestrator.reports.words import FIRST_NAMES, STATEMENT_LENGTH, counted, goal_text, heads_text, shortened, some
 
-FIRST_NAMES = 3
+__all__ = [
+    "FIRST_NAMES",
+    "INDENT",
+    "STATEMENT_LENGTH",
+    "blocks",
+    "counted",
+    "goal_text",
+    "headed_table",
+    "heads_text",
+    "path_text",
+    "shortened",
+    "some",
+    "table",
+    "wrapped",
+]
+
 INDENT = "  "
-STATEMENT_LENGTH = 160
-
-
-def some(names: Sequence[str], limit: int = FIRST_NAMES) -> str:
-    """`acme, globex, initech and 37 more`."""
-    rest = len(names) - limit
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 target`, `9,800 targets`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def heads_text(heads: Sequence[str] | None) -> str:
-    """Revision ids side by side; `base` where there is none."""
-    return ", ".join(heads) if heads else "base"
-
-
-def goal_text(command: str, revision: Sequence[str]) -> str:
-    """`upgrade to r010`; the goal is left out where nobody has one."""
-    goalless = not revision and command in ("upgrade", "reconcile")
-    return command if goalless else f"{command} to {heads_text(revision)}"
 
 
 def path_text(path: Sequence[str], limit: int = 4) -> str:
@@ -40,12 +32,6 @@ def path_text(path: Sequence[str], limit: int = 4) -> str:
     if len(path) <= limit:
         return " ".join(path)
     return f"{path[0]} {path[1]} ... {path[-1]} ({len(path)} in all)"
-
-
-def shortened(text: str, limit: int = STATEMENT_LENGTH) -> str:
-    """One line of at most so many characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
 
 
 def wrapped(text: str, width: int, *, indent: str = INDENT, mood: Mood | None = None) -> Iterator[Line]:

@@ -1,16 +1,24 @@
-"""Outcomes grouped by what they have in common: one paragraph per cause and never one per target."""
+"""What failed and what was left alone as text: one paragraph per cause and never one per target."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.render import FIRST_NAMES, INDENT, counted, shortened, some, wrapped
 from orchestrator.cli.terminals import Line, Mood
-from orchestrator.outcomes import DONE, FAILING, Outcome, Status
+from orchestrator.outcomes import Outcome
+from orchestrator.reports.causes import LOST, cause_text, failure_groups, grouped, left_alone_groups
 
-Item = TypeVar("Item")
+__all__ = [
+    "PARAGRAPHS",
+    "View",
+    "failure_groups",
+    "failure_paragraphs",
+    "grouped",
+    "left_alone_groups",
+    "left_alone_paragraph",
+]
 
 #: paragraphs of each sort; `-v` shows them all
 PARAGRAPHS = 3
@@ -34,25 +42,6 @@ class View:
         return 1_000_000 if self.verbose else FIRST_NAMES
 
 
-def grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
-    """Items of one key together, the largest group first."""
-    groups: dict[object, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return sorted(groups.values(), key=len, reverse=True)
-
-
-def failure_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """What failed or was lost, by fingerprint."""
-    return grouped((outcome for outcome in outcomes if outcome.status in FAILING), _failure_key)
-
-
-def left_alone_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """What was skipped, deferred or not provisioned, by reason; what a halt kept from starting has only a number."""
-    quiet = DONE | FAILING | {Status.NOT_STARTED}
-    return grouped((outcome for outcome in outcomes if outcome.status not in quiet), _reason_key)
-
-
 def failure_paragraphs(groups: Sequence[Sequence[Outcome]], view: View) -> Iterator[list[Line]]:
     """One paragraph per cause, and a line for the causes that have none."""
     for group in groups[: view.paragraphs]:
@@ -66,30 +55,15 @@ def left_alone_paragraph(groups: Sequence[Sequence[Outcome]], view: View) -> lis
     return [*lines, *_left_out(groups, view, "reason")]
 
 
-def _failure_key(outcome: Outcome) -> tuple[str | None, ...]:
-    failure = outcome.failure
-    if failure is None:
-        return (outcome.status.value,)
-    if failure.fingerprint:
-        return (outcome.status.value, failure.fingerprint)
-    return (outcome.status.value, failure.code, failure.type, failure.message)
-
-
-def _reason_key(outcome: Outcome) -> tuple[str | None, ...]:
-    return (outcome.status.value, outcome.reason.code if outcome.reason else None)
-
-
 def _failure(group: Sequence[Outcome], view: View) -> Iterator[Line]:
     first = group[0]
     failure = first.failure
     if failure is None:
-        text = first.reason.text if first.reason else "the worker died; the next run reads the version first"
+        text = first.reason.text if first.reason else LOST
         yield Line(f"{len(group):,} {first.status.value}", Mood.BAD)
         yield from wrapped(text, view.width)
         return
-    cause = " ".join(part for part in (failure.code, failure.type) if part)
-    where = f" in revision {failure.revision}" if failure.revision else ""
-    yield Line(f"{len(group):,} {first.status.value}: {cause}{where}", Mood.BAD)
+    yield Line(f"{len(group):,} {first.status.value}: {cause_text(failure)}", Mood.BAD)
     yield from wrapped(shortened(failure.message, 2 * view.width), view.width)
     if failure.statement:
         yield Line(INDENT + shortened(failure.statement, view.width - len(INDENT)), Mood.FAINT)

@@ -8,13 +8,13 @@ import enum
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 import click
 
 from orchestrator.errors import SettingsError
+from orchestrator.reports import words, workflow
 
 #: width of text that goes to a file or a pipe
 PLAIN_WIDTH = 80
@@ -153,18 +153,9 @@ def is_interactive() -> bool:
 
 
 def visible(text: str) -> str:
-    """The text with control and direction-changing characters as escapes, so that a name cannot drive the terminal."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(character) if _is_hostile(character) else character for character in text)
-
-
-def _is_hostile(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    """The text as it may reach a terminal, or the log of a workflow: it is never taken for a command."""
+    shown = words.visible(text)
+    return workflow.inert(shown) if workflow.is_watching() else shown
 
 
 def _rendered(line: Line, stream: TextIO, *, color: bool) -> str:

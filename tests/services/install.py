@@ -1,4 +1,4 @@
-"""`python -m tests.services.install`: bring the servers and programs that the tests need onto this machine, where possible."""
+"""`python -m tests.services.install`: bring what the tests need onto this machine, where possible."""
 
 from __future__ import annotations
 

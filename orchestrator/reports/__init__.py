@@ -1,0 +1,1 @@
+"""The report of a run in the forms that people and their tools read."""
