@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.errors import UsageError
 from orchestrator.outcomes import Outcome, Reason, Status
@@ -13,9 +13,8 @@ from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
 from orchestrator.selectors import limited
 from orchestrator.strategy import AUTO_SERVER_CAP, Budget, Strategy
 from orchestrator.tenants import Target
+from orchestrator.waves import ONLY_WAVE, Limits, rule_of, spread
 
-#: the one wave of a plan without waves
-ONLY_WAVE = "all"
 #: what a target comes to that could not be read
 _UNREAD = frozenset({Status.FAILED, Status.DEFERRED})
 
@@ -53,6 +52,12 @@ class Request:
     allow_ahead: bool = False
     #: a relative revision may start from different places
     each: bool = False
+    #: maintenance windows and freezes do not count
+    outside_windows: bool = False
+    #: seconds after which a runner starts nothing more, instead of what the strategy says
+    deadline: float | None = None
+    #: the selection that is asked again at the end, if the strategy sweeps
+    sweep: Mapping[str, Any] | None = None
 
 
 def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
@@ -75,7 +80,13 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
     settled = tuple(item for item in decided if isinstance(item, Outcome))
     strategy = request.strategy
     budget = request.max_failures or strategy.max_failures
-    wave = Wave(name=ONLY_WAVE, jobs=tuple(jobs), concurrency=request.concurrency or strategy.jobs_at_once())
+    limits = Limits(
+        concurrency=request.concurrency, keep_going=request.keep_going, outside_windows=request.outside_windows
+    )
+    waves = spread(strategy, jobs, limits)
+    # Without jobs as well where some may come: `retry` takes up who can be read by then, so many at once.
+    if not waves and any(item.status in _UNREAD for item in settled):
+        waves = (Wave(name=ONLY_WAVE, jobs=(), concurrency=request.concurrency or strategy.jobs_at_once()),)
     return Plan(
         project=request.project,
         environment=request.environment,
@@ -83,22 +94,27 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         asked=request.asked,
         revision=tuple(sorted(wanted)),
         strategy=strategy.name,
-        # Without jobs as well where some may come: `retry` takes up who can be read by then, so many at once.
-        waves=(wave,) if jobs or any(item.status in _UNREAD for item in settled) else (),
+        waves=waves,
         settled=settled,
         max_failures=None if request.keep_going else budget.of(len(jobs)),
         server_caps={"*": AUTO_SERVER_CAP, **request.server_caps},
         retries=strategy.retries,
         allow_ahead=request.allow_ahead,
-        notes=_notes(strategy),
+        freeze=() if request.outside_windows else strategy.freeze,
+        deadline=request.deadline or strategy.deadline,
+        sweep=request.sweep if strategy.sweep else None,
+        notes=_notes(strategy, waves),
     )
 
 
-def _notes(strategy: Strategy) -> tuple[str, ...]:
+def _notes(strategy: Strategy, waves: Sequence[Wave]) -> tuple[str, ...]:
     """A strategy must not be thought to protect more than it does."""
-    if not strategy.waves:
+    taken = {wave.name for wave in waves}
+    empty = [rule.name for rule in strategy.waves if not any(rule_of(name, [rule]) for name in taken)]
+    if not empty or not waves:
         return ()
-    return (f"strategy {strategy.name}: its waves and gates do not act yet; all jobs run in one wave",)
+    noun = f"wave {empty[0]} has" if len(empty) == 1 else f"waves {', '.join(empty)} have"
+    return (f"strategy {strategy.name}: {noun} nothing to do, so neither pause nor gate of it acts",)
 
 
 def _decide(request: Request, look: Found, guide: Guide) -> Job | Outcome:
@@ -201,6 +217,7 @@ def _job(request: Request, look: Found, route: Route) -> Job:
         path=route.path,
         wave=ONLY_WAVE,
         after=target.after,
+        window=() if request.outside_windows else target.tenant.window,
         provision=look.condition is Condition.ABSENT,
     )
 

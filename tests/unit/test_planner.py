@@ -11,7 +11,7 @@ from orchestrator import planner
 from orchestrator.errors import UsageError
 from orchestrator.outcomes import Failure, FailureKind, Outcome, Status
 from orchestrator.plans import Command, Condition, Found, Plan, Route
-from orchestrator.strategy import Budget, Strategy, WaveRule
+from orchestrator.strategy import Budget, Growth, Strategy, WaveRule
 from orchestrator.tenants import State, Target, Tenant
 
 TODAY = datetime.date(2026, 11, 22)
@@ -163,6 +163,21 @@ def test_equal_plans_have_equal_digests_and_others_do_not() -> None:
     assert build(look()).digest != build(look(heads=("r2",))).digest
 
 
-def test_waves_that_do_not_act_are_said_so() -> None:
-    (note,) = build(look(), strategy=Strategy(name="careful", waves=(WaveRule(name="canary"),))).notes
-    assert "careful" in note
+def test_a_wave_without_anybody_is_said_so() -> None:
+    """Its pause and its gate do not act, and somebody may count on them."""
+    rules = (WaveRule(name="canary", selector="tier=none"), WaveRule(name="ramp", growth=Growth.LINEAR))
+    plan = build(look(), strategy=Strategy(name="careful", waves=rules))
+    assert [wave.name for wave in plan.waves] == ["ramp-1"]
+    assert plan.notes == ("strategy careful: wave canary has nothing to do, so neither pause nor gate of it acts",)
+    assert build(look(heads=("r3",)), strategy=Strategy(waves=rules)).notes == ()
+
+
+def test_what_a_strategy_says_of_the_whole_run() -> None:
+    strategy = Strategy(freeze=("2026-12-24",), deadline=60.0, sweep=True, window=("02:00-04:00",))
+    plan = build(look(window=("Sat 01:00-02:00",)), strategy=strategy, sweep={"everything": True})
+    assert (plan.freeze, plan.deadline, plan.sweep) == (("2026-12-24",), 60.0, {"everything": True})
+    assert (plan.waves[0].window, next(plan.jobs).window) == (("02:00-04:00",), ("Sat 01:00-02:00",))
+    lifted = build(look(window=("Sat 01:00-02:00",)), strategy=strategy, outside_windows=True, deadline=9.0)
+    assert (lifted.freeze, lifted.deadline, lifted.sweep) == ((), 9.0, None)
+    assert (lifted.waves[0].window, next(lifted.jobs).window) == ((), ())
+    assert build(look(), sweep={"everything": True}).sweep is None
