@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -44,11 +45,11 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     """Do it, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
-    with _reported(common, record), progress.shown(common.screen) as shown:
+    with _reported(common, record), progress.shown(common.screen, lines=_streams(common)) as shown:
         listeners: list[Listener] = [record, shown, _completion(project), _aborted(common, stop)]
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
-        with signals.draining(stop, shown.tally, quiet=common.quiet):
+        with signals.draining(stop, shown.tally, shown.announce):
             report = action(listeners=tuple(listeners), stop=stop, **execution.arguments())
         record.report = report
     return report
@@ -57,6 +58,11 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
 def view(common: Common) -> View:
     """How much to show on this terminal."""
     return View(width=common.screen.width, verbose=common.verbose)
+
+
+def _streams(common: Common) -> bool:
+    """Whether events go to a terminal line by line, where no picture can stand between them."""
+    return common.output is Format.JSONL and sys.stdout.isatty()
 
 
 class _Record:

@@ -1,10 +1,11 @@
-"""How far a run is: one tally of its events, shown as plain lines or on a terminal."""
+"""How far a run is, shown as plain lines or on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli import deferred, terminals
 from orchestrator.cli.render import counted
+from orchestrator.cli.tallies import Picture, Tally
 from orchestrator.cli.terminals import Mood, Screen
-from orchestrator.outcomes import FAILING, Outcome
+from orchestrator.outcomes import FAILING, Outcome, Verdict
 from orchestrator.reports.words import duration
 
 if TYPE_CHECKING:
-    from orchestrator.events import Event, RunHalted
+    from orchestrator.events import BudgetChanged, Event, GateAnswered, RunHalted, RunPaused
     from orchestrator.plans import Plan
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -28,63 +30,9 @@ SECONDS_OF_SILENCE = 60.0
 INTERRUPTED = "interrupted"
 #: failures told as they happen; the report has them all
 FAILURES_TOLD = 5
-
-
-@dataclasses.dataclass(slots=True)
-class Tally:
-    """Numbers of the run so far."""
-
-    clock: Callable[[], float] = time.monotonic
-    total: int = 0
-    done: int = 0
-    failed: int = 0
-    running: int = 0
-    began: float = 0.0
-    #: targets that went back to the queue, and how often any of them did
-    waiting: set[str] = dataclasses.field(default_factory=set)
-    deferrals: int = 0
-
-    def take(self, event: Event) -> None:
-        """Count one event."""
-        match event:
-            case deferred.events.RunStarted(plan=plan):
-                self.total, self.began = sum(1 for _ in plan.jobs), self.clock()
-            case deferred.events.JobStarted(job=job):
-                self.running += 1
-                self.waiting.discard(job.target)
-            case deferred.events.JobDeferred(outcome=outcome):
-                self.running = max(0, self.running - 1)
-                self.waiting.add(outcome.target)
-                self.deferrals += 1
-            case deferred.events.JobFinished(outcome=outcome):
-                self._finish(outcome)
-            case _:
-                pass
-
-    def _finish(self, outcome: Outcome) -> None:
-        self.done += 1
-        self.failed += outcome.status in FAILING
-        # One that was put off for good while it waited was in no worker's hands.
-        if outcome.target in self.waiting:
-            self.waiting.discard(outcome.target)
-        else:
-            self.running = max(0, self.running - 1)
-
-    @property
-    def not_started(self) -> int:
-        """Jobs that no worker has seen yet."""
-        return max(0, self.total - self.done - self.running - len(self.waiting))
-
-    @property
-    def rate(self) -> float:
-        """Jobs per second since the run began."""
-        elapsed = self.clock() - self.began
-        return self.done / elapsed if elapsed > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """What is left at the rate so far, None before the first job is done."""
-        return (self.total - self.done) / self.rate if self.rate else None
+#: what can be typed while a run is on
+DRAINS = "Ctrl-C: nothing new starts, what is running ends"
+_VERDICTS = {Verdict.PASSED: Mood.GOOD, Verdict.FAILED: Mood.BAD, Verdict.INCONCLUSIVE: Mood.WARNING}
 
 
 class Progress(Protocol):
@@ -95,37 +43,55 @@ class Progress(Protocol):
     def __call__(self, event: Event) -> None:
         """Show one event."""
 
+    def announce(self, text: str) -> None:
+        """Say what a signal has asked for; called by its handler, in the middle of anything."""
+
     def close(self) -> None:
         """Take the display away."""
 
 
 class PlainProgress:
-    """A line at the start, every ten seconds or one percent, whichever comes later, and for the first failures."""
+    """A line every ten seconds or one percent, whichever comes later, and one for whatever changes the course.
+
+    That is the start of the run, begin and end of each of several waves, the first failures, and every pause, gate,
+    change of a budget and halt.
+    """
 
     def __init__(self, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
-        self.tally = Tally(clock=clock)
+        self.tally = Tally(clock)
         self._screen = screen
         self._clock = clock
         self._said_at = 0.0
-        self._said_done = 0
+        self._said_ended = 0
         self._closed = threading.Event()
+        self._begun: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         """Write what is worth a line."""
         self.tally.take(event)
+        for text, mood in told(event, self.tally):
+            self._say(text, mood)
         match event:
             case deferred.events.RunStarted(run=run, plan=plan):
                 self._said_at = self._clock()
                 self._say_begin(run, plan)
                 threading.Thread(target=self._beat, daemon=True).start()
-            case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
-                tell_failure(outcome, self.tally.failed, self._say_failure)
-            case deferred.events.JobDeferred(outcome=outcome):
-                tell_deferral(outcome, self.tally.deferrals, self._say)
+            case deferred.events.WaveStarted(wave=wave, jobs=jobs):
+                self._say_wave(wave, jobs)
+            case deferred.events.WaveFinished(wave=wave):
+                self._say_wave_end(wave)
+            case deferred.events.RunPaused():
+                self._say(paused(event), Mood.WARNING)
             case deferred.events.RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._say(halted(event), Mood.WARNING)
         if self._is_time():
             self._say_progress()
+
+    def announce(self, text: str) -> None:
+        """Past Python's buffers: the handler may have interrupted a write to them. A `^C` gives way."""
+        clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"{clear}{text}\n".encode())
 
     def close(self) -> None:
         """Lines stay; nothing comes after them."""
@@ -141,20 +107,43 @@ class PlainProgress:
             self.break_silence()
 
     def _is_time(self) -> bool:
-        enough = max(1, self.tally.total * SHARE_BETWEEN_LINES)
+        enough = max(1, self.tally.jobs * SHARE_BETWEEN_LINES)
         is_later = self._clock() - self._said_at >= SECONDS_BETWEEN_LINES
-        return is_later and self.tally.done - self._said_done >= enough
+        return is_later and self.tally.ended - self._said_ended >= enough
 
     def _say_begin(self, run: str, plan: Plan) -> None:
-        if self.tally.total:
-            self._say(f"run {run} begins: {plan.command} of {counted(self.tally.total, 'target')}")
+        if self.tally.jobs:
+            self._say(f"run {run} begins: {plan.command} of {counted(self.tally.jobs, 'target')}")
+
+    def _say_wave(self, name: str, jobs: int) -> None:
+        self._begun[name] = self._clock()
+        place = self._place(name)
+        if place:
+            self._say(f"{place} begins: {counted(jobs, 'target')}")
+
+    def _say_wave_end(self, name: str) -> None:
+        picture = self.tally.picture()
+        place = self._place(name)
+        if picture is None or not place:
+            return
+        wave = next(wave for wave in picture.waves if wave.name == name)
+        took = duration(self._clock() - self._begun.get(name, self._clock()))
+        left = wave.total - wave.done - wave.failed
+        rest = f"  {left:,} left alone" if left else ""
+        mood = Mood.BAD if wave.failed else None
+        self._say(f"{place} ends: {wave.done:,} done  {wave.failed:,} failed{rest}  in {took}", mood)
+
+    def _place(self, name: str) -> str:
+        """`wave 2/4 early`; nothing where the run has a single wave."""
+        picture = self.tally.picture()
+        names = [] if picture is None else [wave.name for wave in picture.waves]
+        return f"wave {names.index(name) + 1}/{len(names)} {name}" if len(names) > 1 else ""
 
     def _say_progress(self) -> None:
-        self._said_at, self._said_done = self._clock(), self.tally.done
-        self._say(progress_line(self.tally))
-
-    def _say_failure(self, text: str) -> None:
-        self._say(text, Mood.BAD)
+        picture = self.tally.picture()
+        if picture is not None:
+            self._said_at, self._said_ended = self._clock(), picture.ended
+            self._say(progress_line(picture))
 
     def _say(self, text: str, mood: Mood | None = None) -> None:
         self._screen.say(f"{datetime.datetime.now():%H:%M:%S} {text}", mood)
@@ -170,43 +159,69 @@ class SilentProgress:
         """Count."""
         self.tally.take(event)
 
+    def announce(self, text: str) -> None:
+        """Nobody wants to hear it."""
+
     def close(self) -> None:
         """Nothing to take away."""
 
 
-def progress_line(tally: Tally) -> str:
-    """`1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s`."""
-    parts = [f"{tally.done:,}/{tally.total:,} done", f"{tally.failed:,} failed", f"{tally.running:,} running"]
-    if tally.waiting:
-        parts.append(waiting_text(tally))
-    parts.append(rate_text(tally.rate))
-    if tally.seconds_left is not None:
-        parts.append(f"eta {duration(tally.seconds_left)}")
+def progress_line(picture: Picture) -> str:
+    """`wave 2/4 early  1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s  budget 2 left`."""
+    counts, wave = picture.counts, picture.wave
+    done, failed = (sum(getattr(one, name) for one in picture.waves) for name in ("done", "failed"))
+    parts = [f"{done:,}/{picture.jobs:,} done", f"{failed:,} failed", f"{counts.running:,} running"]
+    if wave is not None and len(picture.waves) > 1:
+        parts.insert(0, f"wave {wave[0]}/{len(picture.waves)} {wave[1].name}")
+    if counts.waiting:
+        parts.append(f"{counts.waiting:,} waiting to be tried again")
+    if picture.rate is not None:
+        parts.append(rate_text(picture.rate))
+    if picture.seconds_left is not None:
+        parts.append(f"eta {duration(picture.seconds_left)}")
+    lefts = (picture.failures_left, wave[1].failures_left if wave is not None else None)
+    known = [left for left in lefts if left is not None]
+    if known:
+        parts.append(f"budget {min(known):,} left")
     return "  ".join(parts)
-
-
-def waiting_text(tally: Tally) -> str:
-    """`3 waiting to be tried again`."""
-    return f"{len(tally.waiting):,} waiting to be tried again"
 
 
 def rate_text(rate: float) -> str:
     """`41/s`, `12/min`."""
-    return f"{rate:.0f}/s" if rate >= 1 else f"{rate * 60:.0f}/min"
+    return f"{rate:,.0f}/s" if rate >= 1 else f"{rate * 60:.0f}/min"
 
 
-def tell_failure(outcome: Outcome, number: int, say: Callable[[str], None]) -> None:
-    """Say the first failures one by one, then once that there are more."""
+def told(event: Event, tally: Tally) -> Iterator[tuple[str, Mood]]:
+    """What deserves a line wherever the run is shown."""
+    match event:
+        case deferred.events.JobFinished(outcome=outcome) if outcome.status in FAILING:
+            yield from ((text, Mood.BAD) for text in _failure(outcome, tally.failures))
+        case deferred.events.JobDeferred(outcome=outcome):
+            yield from ((text, Mood.WARNING) for text in _deferral(outcome, tally.deferrals))
+        case deferred.events.GateAnswered(result=result):
+            yield answered(event), _VERDICTS[result.verdict]
+        case deferred.events.RunContinued(text=text):
+            yield f"goes on: {text}", Mood.GOOD
+        case deferred.events.BudgetChanged():
+            yield rebudgeted(event), Mood.WARNING
+        case deferred.events.JobsAdded(wave=wave, jobs=jobs):
+            yield f"{counted(len(jobs), 'target')} joined since the plan was made: wave {wave}", Mood.WARNING
+        case _:
+            pass
+
+
+def _failure(outcome: Outcome, number: int) -> Iterator[str]:
+    """The first failures one by one, then once that there are more."""
     if number <= FAILURES_TOLD:
-        say(f"{outcome.target} {outcome.status}: {_cause(outcome)}")
+        yield f"{outcome.target} {outcome.status}: {_cause(outcome)}"
     elif number == FAILURES_TOLD + 1:
-        say("more have failed; the report at the end has them all")
+        yield "more have failed; the report at the end has them all"
 
 
-def tell_deferral(outcome: Outcome, number: int, say: Callable[[str], None]) -> None:
-    """Say the first times why a target waits; after that the number of those that wait is enough."""
+def _deferral(outcome: Outcome, number: int) -> Iterator[str]:
+    """The first times why a target waits; after that the number of those that wait is enough."""
     if number <= FAILURES_TOLD and outcome.reason:
-        say(f"{outcome.target} waits: {outcome.reason.text}")
+        yield f"{outcome.target} waits: {outcome.reason.text}"
 
 
 def _cause(outcome: Outcome) -> str:
@@ -222,19 +237,40 @@ def halted(event: RunHalted) -> str:
     return f"halted: {event.text}; {event.in_flight:,} running, {event.not_started:,} not started"
 
 
+def paused(event: RunPaused) -> str:
+    """Why the run waits, and what ends the waiting."""
+    ends = "to go on: orchestrate continue" if event.seconds is None else f"for {duration(event.seconds)}"
+    return f"paused: {event.text}; {ends}"
+
+
+def answered(event: GateAnswered) -> str:
+    """What a gate came to."""
+    return f"gate of wave {event.wave} {event.result.verdict}: {event.result.text}"
+
+
+def rebudgeted(event: BudgetChanged) -> str:
+    """How many failures are tolerated from now on."""
+    whose = "the run" if event.wave is None else f"wave {event.wave}"
+    number = "any number of failures" if event.max_failures is None else counted(event.max_failures, "failure")
+    return f"budget of {whose}: {number} tolerated from now on"
+
+
 @contextlib.contextmanager
-def shown(screen: Screen) -> Iterator[Progress]:
-    """The progress that fits where standard error goes, taken away at the end."""
-    progress = _fitting(screen)
+def shown(screen: Screen, *, hint: str = DRAINS, lines: bool = False) -> Iterator[Progress]:
+    """The progress that fits where standard error goes, taken away at the end; `lines` demands plain ones.
+
+    `hint` says what can be typed.
+    """
+    progress = _fitting(screen, hint, lines=lines)
     try:
         yield progress
     finally:
         progress.close()
 
 
-def _fitting(screen: Screen) -> Progress:
+def _fitting(screen: Screen, hint: str, *, lines: bool) -> Progress:
     if screen.quiet:
         return SilentProgress()
-    if terminals.can_redraw():
-        return deferred.display.TerminalProgress(no_color=screen.no_color)
+    if terminals.can_redraw() and not lines:
+        return deferred.display.TerminalProgress(no_color=screen.no_color, hint=hint)
     return PlainProgress(screen)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import deferred
-from orchestrator.cli.progress import Tally
+from orchestrator.cli.tallies import Tally
 
 if TYPE_CHECKING:
     from orchestrator.rollout import StopSignal
@@ -21,8 +19,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def draining(stop: StopSignal, tally: Tally, *, quiet: bool = False) -> Iterator[None]:
-    """Hand both signals to the run while it lasts; only the main thread of a process may do that."""
+def draining(stop: StopSignal, tally: Tally, say: Callable[[str], None]) -> Iterator[None]:
+    """Hand both signals to the run while it lasts; only the main thread of a process may do that.
+
+    `say` is called by the handler, and so in the middle of anything.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -31,8 +32,7 @@ def draining(stop: StopSignal, tally: Tally, *, quiet: bool = False) -> Iterator
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         first = stop.cause is None
         stop.request(causes.TERMINATED if number == signal.SIGTERM else causes.INTERRUPTED)
-        if not quiet:
-            _write(announcement(tally, number, first=first))
+        say(announcement(tally, number, first=first))
 
     previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
@@ -48,10 +48,3 @@ def announcement(tally: Tally, number: int, *, first: bool) -> str:
         return f"stopping {tally.running:,} running now"
     again = "a second SIGTERM stops them" if number == signal.SIGTERM else "Ctrl-C again to stop them"
     return f"draining: {tally.running:,} running, {tally.not_started:,} not started; {again}"
-
-
-def _write(text: str) -> None:
-    """Past Python's buffers: the handler may have interrupted a write to them. The `^C` or the bar gives way."""
-    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    with contextlib.suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), f"{clear}{text}\n".encode())

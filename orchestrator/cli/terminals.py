@@ -18,6 +18,7 @@ from orchestrator.reports import words, workflow
 
 #: width of text that goes to a file or a pipe
 PLAIN_WIDTH = 80
+PLAIN_HEIGHT = 24
 MAX_WIDTH = 120
 
 
@@ -152,17 +153,37 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def visible(text: str) -> str:
-    """The text as it may reach a terminal, or the log of a workflow: it is never taken for a command."""
-    shown = words.visible(text)
+def visible(text: str, encoding: str = "utf-8") -> str:
+    """The text as it may reach a terminal, or the log of a workflow: it is never taken for a command.
+
+    What the encoding does not have is escaped.
+    """
+    shown = words.visible(text).encode(encoding, "backslashreplace").decode(encoding)
     return workflow.inert(shown) if workflow.is_watching() else shown
 
 
+def encoding_of(stream: TextIO) -> str:
+    """How text becomes bytes there."""
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
 def _rendered(line: Line, stream: TextIO, *, color: bool) -> str:
-    text = visible(line.text)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    return click.style(text, **_STYLES[line.mood]) if color and line.mood else text
+    return styled(line.text, line.mood, stream, color=color)
+
+
+def styled(text: str, mood: Mood | None, stream: TextIO, *, color: bool) -> str:
+    """The text as that stream can show it, harmless, and in the colour of its mood where colour is wanted."""
+    text = visible(text, encoding_of(stream))
+    return click.style(text, **_STYLES[mood]) if color and mood else text
+
+
+def size(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines of the terminal behind a stream, now; 80 and 24 where it does not say."""
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, lines = 0, 0
+    return columns or PLAIN_WIDTH, lines or PLAIN_HEIGHT
 
 
 def can_redraw() -> bool:

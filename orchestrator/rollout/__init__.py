@@ -5,6 +5,7 @@ Knows no Alembic, no SQL and no YAML; whatever runs a job is behind one callable
 
 from __future__ import annotations
 
+from orchestrator.rollout.backlog import is_server_down
 from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames, summarise_waves
 from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.driving import execute, notify
@@ -19,6 +20,7 @@ __all__ = [
     "WaveStatus",
     "blames",
     "execute",
+    "is_server_down",
     "notify",
     "summarise_waves",
 ]

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from rich.console import Console
 
 from orchestrator.cli import progress, terminals
 from orchestrator.cli.display import TerminalProgress
-from orchestrator.cli.progress import PlainProgress, SilentProgress, Tally, duration, progress_line
+from orchestrator.cli.progress import PlainProgress, SilentProgress, progress_line
+from orchestrator.cli.tallies import Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.terminals import Screen
-from orchestrator.events import Event, JobDeferred, JobFinished, JobStarted, RunHalted, RunStarted, WaveStarted
-from orchestrator.outcomes import Outcome, Reason, Status
+from orchestrator.events import (
+    BudgetChanged,
+    Event,
+    GateAnswered,
+    JobDeferred,
+    JobFinished,
+    JobsAdded,
+    JobStarted,
+    RunContinued,
+    RunHalted,
+    RunPaused,
+    RunStarted,
+    WaveFinished,
+    WaveStarted,
+)
+from orchestrator.outcomes import GateResult, Reason, Status, Verdict
 from orchestrator.plans import Wave
+from orchestrator.reports.words import duration
 from tests.unit.cli_fakes import UNIQUE, job, outcome, plan
 
 
@@ -40,45 +55,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_tally_counts_what_the_events_say(clock: Clock) -> None:
-    tally = Tally(clock=clock)
-
-    tally.take(started(10))
-    for number in range(4):
-        for event in finished(number, Status.FAILED if number == 0 else Status.UPGRADED):
-            tally.take(event)
-    tally.take(JobStarted(job=job("t9")))
-    clock.now += 2
-
-    assert (tally.total, tally.done, tally.failed, tally.running, tally.not_started) == (10, 4, 1, 1, 5)
-    assert tally.rate == 2
-    assert tally.seconds_left == 3
-
-
-def test_an_outcome_that_never_ran_does_not_make_the_running_negative(clock: Clock) -> None:
-    tally = Tally(clock=clock)
-    tally.take(started(1))
-    tally.take(JobFinished(outcome=outcome("t0", Status.SKIPPED)))
-
-    assert (tally.done, tally.running) == (1, 0)
-
-
 def put_off(number: int) -> Sequence[Event]:
     reason = Reason(code="retrying", text="put off for 60 s: lock timeout")
     waiting = outcome(f"t{number}", Status.DEFERRED, reason=reason)
     return JobStarted(job=job(f"t{number}")), JobDeferred(outcome=waiting, delay_s=60.0)
-
-
-def test_targets_that_wait_are_neither_running_nor_done(clock: Clock) -> None:
-    tally = Tally(clock=clock)
-    for event in (started(10), *put_off(0), *put_off(1), *put_off(2), *finished(3)):
-        tally.take(event)
-    assert (tally.done, tally.running, len(tally.waiting), tally.not_started) == (1, 0, 3, 6)
-    assert "  0 running  3 waiting to be tried again  " in progress_line(tally)
-
-    for event in (*finished(0), *put_off(1), JobFinished(outcome=outcome("t2", Status.DEFERRED))):
-        tally.take(event)
-    assert (tally.done, tally.running, tally.waiting, tally.not_started) == (3, 0, {"t1"}, 6)
 
 
 def test_why_targets_wait_is_told_a_few_times(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,10 +71,48 @@ def test_why_targets_wait_is_told_a_few_times(clock: Clock, capsys: pytest.Captu
     assert lines(capsys) == [f"t{number} waits: put off for 60 s: lock timeout" for number in range(5)]
 
 
-def test_a_line_reads_like_the_contract() -> None:
-    tally = Tally(clock=lambda: 29.366, total=9800, done=1204, failed=3, running=8, began=0.0)
+def a_picture(**fields: Any) -> Picture:
+    """The second of four waves, with three failures."""
+    waves = (
+        WavePicture(name="canary", state=WaveState.DONE, total=10, done=9, failed=1, ended=10),
+        WavePicture(name="early", state=WaveState.RUNNING, total=2000, done=1195, failed=2, ended=1197),
+        *(WavePicture(name=name, state=WaveState.NOT_STARTED, total=3895, done=0, failed=0, ended=0) for name in "ab"),
+    )
+    given: dict[str, Any] = {
+        "run": "r-1",
+        "command": "upgrade",
+        "revision": ("r007",),
+        "project": "billing",
+        "environment": "test",
+        "phase": Phase.RUNNING,
+        "text": "",
+        "seconds": 30.0,
+        "counts": Counts(done=1204, failed=3, running=8, waiting=0, left_alone=0, not_started=8585),
+        "jobs": 9800,
+        "ended": 1207,
+        "rate": 41.2,
+        "seconds_left": 210.0,
+        "failures_left": 2,
+        "waves": waves,
+        "longest": (),
+    }
+    return Picture(**{**given, **fields})
 
-    assert progress_line(tally) == "1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s"
+
+def test_a_line_reads_like_the_contract() -> None:
+    line = progress_line(a_picture())
+
+    assert line == "wave 2/4 early  1,204/9,800 done  3 failed  8 running  41/s  eta 3m30s  budget 2 left"
+
+
+def test_a_line_tells_of_what_waits_and_of_the_tighter_budget() -> None:
+    early = WavePicture(name="all", state=WaveState.RUNNING, total=9, done=1, failed=0, ended=1, failures_left=0)
+    counts = Counts(done=1, failed=0, running=3, waiting=5, left_alone=0, not_started=0)
+    picture = a_picture(counts=counts, waves=(early,), jobs=9, rate=0.2, seconds_left=None)
+
+    assert progress_line(picture) == (
+        "1/9 done  0 failed  3 running  5 waiting to be tried again  12/min  budget 0 left"
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,39 +206,43 @@ def test_a_halt_is_told_but_not_a_drain_that_was_announced(clock: Clock, capsys:
     assert lines(capsys) == ["halted: 2 failures exceed 1; 3 running, 1,200 not started"]
 
 
-def test_a_terminal_gets_one_bar_that_goes_away() -> None:
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=140, color_system=None)
-    bar = TerminalProgress(console=console)
-
-    waves = tuple(Wave(name=name, jobs=(job(name),), concurrency=1) for name in ("canary", "b", "c", "d"))
-    begun = RunStarted(run="r-1", plan=plan(job("canary"), waves=waves))
+def test_the_course_of_several_waves_is_told(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = PlainProgress(Screen(), clock)
+    waves = tuple(Wave(name=name, jobs=(job(f"{name}-0"),), concurrency=1) for name in ("canary", "rest"))
+    plain(RunStarted(run="r-1", plan=plan(waves=waves)))
+    plain(WaveStarted(wave="canary", jobs=1))
+    clock.now += 72
+    result = GateResult(kind="command", verdict=Verdict.PASSED, text="./smoke exited with 0")
     for event in (
-        begun,
-        WaveStarted(wave="canary\x1b[2J", jobs=1),
-        *finished(0),
-        *finished(1, Status.FAILED),
-        *put_off(2),
+        JobStarted(job=job("canary-0")),
+        JobFinished(outcome=outcome("canary-0")),
+        WaveFinished(wave="canary"),
+        RunPaused(cause="bake", text="wave canary bakes", wave="canary", seconds=600.0),
+        RunContinued(text="wave canary has baked"),
+        GateAnswered(wave="canary", result=result),
+        BudgetChanged(wave=None, max_failures=5),
+        BudgetChanged(wave="rest", max_failures=None),
+        JobsAdded(wave="joined", jobs=(job("new"),)),
+        WaveStarted(wave="rest", jobs=1),
+        RunPaused(cause="person", text="paused by ann@build7"),
     ):
-        bar(event)
-    bar._bars.refresh()
-    drawn = written.getvalue()
-    bar.close()
+        plain(event)
 
-    assert "2/4 done" in drawn
-    assert "1 failed" in drawn
-    assert "1 waiting to be tried again" in drawn
-    assert "t2 waits: put off for 60 s" in drawn
-    assert r"canary\x1b[2J" in drawn
-    assert "t1 failed: 23505 UniqueViolation" in drawn
-    assert written.getvalue().endswith("\x1b[2K")
-
-
-def test_closing_a_bar_that_was_never_drawn_is_harmless() -> None:
-    written = io.StringIO()
-    TerminalProgress(console=Console(file=written, force_terminal=True)).close()
-
-    assert "done" not in written.getvalue()
+    told = lines(capsys)
+    assert told == [
+        "run r-1 begins: upgrade of 2 targets",
+        "wave 1/2 canary begins: 1 target",
+        "wave 1/2 canary  1/2 done  0 failed  0 running  budget 0 left",
+        "wave 1/2 canary ends: 1 done  0 failed  in 1m12s",
+        "paused: wave canary bakes; for 10m00s",
+        "goes on: wave canary has baked",
+        "gate of wave canary passed: ./smoke exited with 0",
+        "budget of the run: 5 failures tolerated from now on",
+        "budget of wave rest: any number of failures tolerated from now on",
+        "1 target joined since the plan was made: wave joined",
+        "wave 2/3 rest begins: 1 target",
+        "paused: paused by ann@build7; to go on: orchestrate continue",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -234,10 +256,9 @@ def test_the_display_fits_its_place(monkeypatch: pytest.MonkeyPatch, quiet: bool
         assert isinstance(shown, kind)
 
 
-def test_a_lost_target_without_a_failure_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
-    lost: Outcome = outcome("acme", Status.LOST)
-    told: list[str] = []
+def test_a_lost_target_without_a_failure_is_told_too(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = PlainProgress(Screen(), clock)
+    plain(started(1))
+    plain(JobFinished(outcome=outcome("acme", Status.LOST)))
 
-    progress.tell_failure(lost, 1, told.append)
-
-    assert told == ["acme lost: no more is known"]
+    assert lines(capsys)[1:] == ["acme lost: no more is known"]

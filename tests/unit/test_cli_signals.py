@@ -9,14 +9,28 @@ import threading
 import pytest
 
 from orchestrator.cli import signals
-from orchestrator.cli.progress import Tally
+from orchestrator.cli.progress import PlainProgress, SilentProgress
+from orchestrator.cli.tallies import Tally
+from orchestrator.cli.terminals import Screen
+from orchestrator.events import JobStarted, RunStarted
 from orchestrator.rollout import StopCause, StopSignal
-from tests.unit.cli_fakes import FakeProject
+from tests.unit.cli_fakes import FakeProject, job, outcome, plan
 from tests.unit.cli_runs import Invoke, invoke, project
 
 __all__ = ["invoke", "project"]
 
-TALLY = Tally(total=9500, done=57, running=12)
+
+def a_tally() -> Tally:
+    """Of a run with 12 of 9,500 targets at work."""
+    tally = Tally()
+    jobs = [job(f"t{number}") for number in range(9443)]
+    tally.take(RunStarted(run="r-1", plan=plan(*jobs, settled=[outcome(f"s{number}") for number in range(57)])))
+    for one in jobs[:12]:
+        tally.take(JobStarted(job=one))
+    return tally
+
+
+TALLY = a_tally()
 
 
 def test_the_announcements_say_how_much_is_left() -> None:
@@ -35,7 +49,7 @@ def test_the_first_signal_drains_and_the_second_stops(
 ) -> None:
     stop = StopSignal()
 
-    with signals.draining(stop, TALLY):
+    with signals.draining(stop, TALLY, PlainProgress(Screen()).announce):
         os.kill(os.getpid(), number)
         assert (stop.cause, stop.immediate) == (cause, False)
         os.kill(os.getpid(), number)
@@ -50,14 +64,14 @@ def test_the_first_signal_drains_and_the_second_stops(
 def test_the_former_handlers_come_back() -> None:
     before = [signal.getsignal(number) for number in signals.SIGNALS]
 
-    with signals.draining(StopSignal(), TALLY, quiet=True):
+    with signals.draining(StopSignal(), TALLY, SilentProgress().announce):
         assert [signal.getsignal(number) for number in signals.SIGNALS] != before
 
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_silence_covers_the_announcement(capfd: pytest.CaptureFixture[str]) -> None:
-    with signals.draining(StopSignal(), TALLY, quiet=True):
+    with signals.draining(StopSignal(), TALLY, SilentProgress().announce):
         os.kill(os.getpid(), signal.SIGINT)
 
     assert capfd.readouterr().err == ""
@@ -67,7 +81,7 @@ def test_a_thread_runs_without_handlers() -> None:
     seen: list[StopSignal] = []
 
     def run() -> None:
-        with signals.draining(StopSignal(), TALLY):
+        with signals.draining(StopSignal(), TALLY, SilentProgress().announce):
             seen.append(StopSignal())
 
     thread = threading.Thread(target=run)
