@@ -55,6 +55,15 @@ class Refused(OrchestratorError):  # noqa: N818 - a refusal is not a mistake of 
     exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
 
 
+class StalePlan(Refused):
+    """A plan rests on something that has changed since it was made; `changes` has one sentence for each."""
+
+    def __init__(self, changes: Sequence[str], *remedies: str) -> None:
+        self.changes = tuple(changes)
+        told = [f"  {change}" for change in self.changes]
+        super().__init__("\n".join(["the plan is stale: what it rests on has changed", *told, *remedies]))
+
+
 class LeaseHeld(Refused):
     """Another run of the same project and environment is live."""
 

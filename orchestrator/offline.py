@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
 from alembic.runtime.environment import EnvironmentContext
@@ -18,15 +19,39 @@ from orchestrator.tenants import Target
 from orchestrator.tracebacks import said
 
 
-def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The SQL of one path, as far as it can be known without a database."""
+
+    #: None where env.py cannot be run without one
+    text: str | None
+    #: why it is not whole
+    flaw: str | None = None
+
+    @property
+    def whole(self) -> str:
+        """The text, with a comment for what is missing in it."""
+        comment = f"-- {self.flaw}\n" if self.flaw else ""
+        return f"{self.text or ''}{comment}"
+
+
+def write_sql(job: Job, target: Target, scripts: Scripts) -> Written:
     """SQL of the job's whole path for its target.
 
-    A revision that reads from the database cannot be written this way; a comment then says which one and why.
+    A revision that reads from the database cannot be written this way; the flaw then says which one and why.
     """
+    try:
+        return _write(job, target, scripts)
+    except ScriptsError as error:
+        return Written(text=None, flaw=str(error))
+
+
+def _write(job: Job, target: Target, scripts: Scripts) -> Written:
     buffer = io.StringIO()
     route = Route(path=job.path, wanted=job.wanted)
     config = scripts.config
     running: list[str] = []
+    flaw: str | None = None
 
     def upgrade(heads: tuple[str, ...], _context: object) -> object:
         for step in scripts.steps(job.command, route, heads):
@@ -59,8 +84,9 @@ def write_sql(job: Job, target: Target, scripts: Scripts) -> str:
         raise
     except Exception as error:  # noqa: BLE001 - any revision may refuse to work without a database
         place = f"revision {running[-1]}" if running else "env.py"
-        buffer.write(f"-- {place} cannot be written as SQL: {type(error).__name__}: {first_line(said(error))}\n")
+        flaw = f"{place} cannot be written as SQL: {type(error).__name__}: {first_line(said(error))}"
     finally:
         config.output_buffer = previous
         del config.attributes[HANDOVER]
-    return f"{databases.backend_of(target).offline_heading(target)}\n\n{buffer.getvalue()}"
+    heading = databases.backend_of(target).offline_heading(target)
+    return Written(text=f"{heading}\n\n{buffer.getvalue()}", flaw=flaw)

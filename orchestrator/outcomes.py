@@ -146,6 +146,11 @@ class Outcome:
     reason: Reason | None = None
     failure: Failure | None = None
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether nobody could look at the target when the run was planned."""
+        return self.at is None and self.reason is not None and self.reason.code in ("unreachable", "server_down")
+
     def to_json(self) -> dict[str, Any]:
         """As in the report: `found`, `wanted` and `at` are called `from`, `to` and `at` there."""
         return {

@@ -86,7 +86,8 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
     waves = spread(strategy, jobs, limits)
     # Without jobs as well where some may come: `retry` takes up who can be read by then, so many at once.
     if not waves and any(item.status in _UNREAD for item in settled):
-        waves = (Wave(name=ONLY_WAVE, jobs=(), concurrency=request.concurrency or strategy.jobs_at_once()),)
+        at_once = request.concurrency or strategy.concurrency
+        waves = (Wave(name=ONLY_WAVE, jobs=(), concurrency=at_once or strategy.jobs_at_once(), auto=at_once is None),)
     return Plan(
         project=request.project,
         environment=request.environment,
@@ -210,6 +211,7 @@ def _job(request: Request, look: Found, route: Route) -> Job:
         schema=target.schema,
         labels=dict(target.labels),
         server=target.server,
+        location=target.place,
         section=target.section,
         command=request.command,
         found=look.heads,

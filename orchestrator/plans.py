@@ -7,6 +7,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from orchestrator.outcomes import Failure, Outcome, Status
@@ -75,6 +76,8 @@ class Job:
     schema: str | None = None
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     server: str
+    #: where the target is, as `Target.place`; None in a plan of before it was kept
+    location: str | None = None
     #: section of alembic.ini
     section: str = "alembic"
     command: Command
@@ -95,10 +98,25 @@ class Job:
     resumed: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As in a plan."""
-        data = dataclasses.asdict(self)
-        del data["resumed"]
-        return {**data, "labels": dict(self.labels), "command": self.command.value}
+        """As in a plan; field by field, since a plan may have ten thousand of them."""
+        return {
+            "target": self.target,
+            "tenant": self.tenant,
+            "database": self.database,
+            "schema": self.schema,
+            "labels": dict(self.labels),
+            "server": self.server,
+            "location": self.location,
+            "section": self.section,
+            "command": self.command.value,
+            "found": list(self.found),
+            "wanted": list(self.wanted),
+            "path": list(self.path),
+            "wave": self.wave,
+            "after": list(self.after),
+            "provision": self.provision,
+            "window": list(self.window),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Job:
@@ -165,6 +183,10 @@ class Wave:
     jobs: tuple[Job, ...]
     #: jobs in flight at once
     concurrency: int
+    #: that many because of the cores of this machine: another machine may run more or less of them
+    auto: bool = False
+    #: label by whose value the jobs were put in order; else they stand as in the registry
+    order_by: str | None = None
     #: the wave halts the run when its failures exceed this; None lifts it
     max_failures: int | None = None
     #: never more jobs in flight than failures left plus one
@@ -181,6 +203,8 @@ class Wave:
         return {
             "name": self.name,
             "concurrency": self.concurrency,
+            "auto": self.auto,
+            "order_by": self.order_by,
             "max_failures": self.max_failures,
             "strict": self.strict,
             "pause": self.pause,
@@ -201,6 +225,59 @@ class Wave:
                 "jobs": tuple(Job.from_json(job) for job in data["jobs"]),
             }
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """What the files of one section of alembic.ini were when a plan was made, as SHA-256 of their bytes."""
+
+    #: of env.py
+    env: str
+    #: of each revision that some job runs, by its id
+    revisions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        return {"env": self.env, "revisions": dict(self.revisions)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Files:
+        """Undo `to_json`."""
+        return cls(env=data["env"], revisions=dict(data["revisions"]))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a plan answers, with its command and revision: kept so that the same can be asked again.
+
+    Values of `-x` are not in it, since they may be secrets.
+    """
+
+    #: as `Selection.to_json`
+    selection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: None where none was named
+    strategy: str | None = None
+    concurrency: int | None = None
+    #: `3` or `2%`
+    max_failures: str | None = None
+    keep_going: bool = False
+    provision: bool = False
+    allow_ahead: bool = False
+    each: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan."""
+        return {**dataclasses.asdict(self), "selection": dict(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Question:
+        """Undo `to_json`; raises TypeError for a value of another kind than the field's."""
+        kinds: dict[str, tuple[type, ...]] = {"selection": (dict,), "concurrency": (int, NoneType)}
+        kinds |= dict.fromkeys(("strategy", "max_failures"), (str, NoneType))
+        for name, value in data.items():
+            if not isinstance(value, kinds.get(name, (bool,))):
+                raise TypeError(f"`{name}` is {value!r}")
+        return cls(**data)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +308,10 @@ class Plan:
     deadline: float | None = None
     #: whose tenants that have joined meanwhile are taken in at the end: the selection, as `Selection.to_json`
     sweep: Mapping[str, Any] | None = None
+    #: what the files of each section were; empty in a plan of before they were kept
+    files: Mapping[str, Files] = dataclasses.field(default_factory=dict)
+    #: what it answers; no part of the digest, and None where nobody asked for it in these words
+    question: Question | None = None
     #: what the operator should know before it runs; no part of the digest
     notes: tuple[str, ...] = ()
 
@@ -259,9 +340,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that the plan decides; equal plans have equal digests."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 over everything that the plan decides; equal plans have equal digests, on every machine."""
+        text = json.dumps(self.decided(), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def decided(self) -> dict[str, Any]:
+        """What of the format is in the digest: no words for people, nothing of this machine, no order of equals."""
+        data = dataclasses.replace(self, settled=(), question=None).to_json()
+        waves = [_decided_of_wave(wave) for wave in data.pop("waves")]
+        settled = sorted((_decided_of_settled(outcome) for outcome in self.settled), key=_target_of)
+        return {**_plain(data), "waves": waves, "settled": settled}
 
     def to_json(self) -> dict[str, Any]:
         """The plan format `orchestrate.plan/1`, without its digest."""
@@ -280,13 +368,15 @@ class Plan:
             "freeze": list(self.freeze),
             "deadline": self.deadline,
             "sweep": None if self.sweep is None else dict(self.sweep),
+            "files": {section: files.to_json() for section, files in self.files.items()},
+            "question": None if self.question is None else self.question.to_json(),
             "waves": [wave.to_json() for wave in self.waves],
             "settled": [outcome.to_json() for outcome in self.settled],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Undo `to_json`; the notes are lost. A plan of before there were retries, or freezes, has the usual ones."""
+        """Undo `to_json`; the notes are lost. What a plan of an earlier version has not is as it was usual then."""
         same = ("project", "environment", "asked", "strategy", "max_failures", "server_caps", "allow_ahead")
         return cls(
             **{name: data[name] for name in same},
@@ -296,6 +386,41 @@ class Plan:
             freeze=tuple(data.get("freeze", ())),
             deadline=data.get("deadline"),
             sweep=data.get("sweep"),
+            files={section: Files.from_json(files) for section, files in data.get("files", {}).items()},
+            question=None if data.get("question") is None else Question.from_json(data["question"]),
             waves=tuple(Wave.from_json(wave) for wave in data["waves"]),
             settled=tuple(Outcome.from_json(outcome) for outcome in data["settled"]),
         )
+
+
+def _decided_of_wave(wave: dict[str, Any]) -> dict[str, Any]:
+    jobs = sorted(wave.pop("jobs"), key=_target_of)
+    concurrency = None if wave["auto"] else wave["concurrency"]
+    return {**_plain(wave), "concurrency": concurrency, "jobs": jobs}
+
+
+def _decided_of_settled(outcome: Outcome) -> dict[str, Any]:
+    """Whichever target of a server is looked at first, and what exactly is wrong with it, is chance."""
+    data = {name: getattr(outcome, name) for name in ("target", "tenant", "database", "schema", "labels", "server")}
+    if outcome.is_unread:
+        return {**data, "status": "unread", "wanted": outcome.wanted}
+    reason = outcome.reason.code if outcome.reason else None
+    heads = {"found": outcome.found, "wanted": outcome.wanted, "at": outcome.at}
+    return {**data, **heads, "status": outcome.status.value, "reason": reason}
+
+
+def _target_of(data: Mapping[str, Any]) -> str:
+    return str(data["target"])
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as every program writes them: 600, not 600.0."""
+    match value:
+        case dict():
+            return {key: _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value

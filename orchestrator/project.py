@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import os
@@ -9,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, Unpack
 
-from orchestrator import authoring, heads, ledger, offline, planner, registry
+from orchestrator import authoring, differences, heads, ledger, offline, planner, questions, registry
 from orchestrator.authoring import RevisionOptions
 from orchestrator.diagnosis import Check, diagnose
-from orchestrator.errors import Refused, UsageError
+from orchestrator.errors import Refused, ScriptsError, UsageError
 from orchestrator.ledger import Ledger, Run
+from orchestrator.offline import Written
 from orchestrator.outcomes import FAILING, Report, RunStatus
-from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
+from orchestrator.plans import Command, Condition, Files, Found, Job, Plan, Question, Route
 from orchestrator.registry import Identity, Registry
 from orchestrator.revisions import Scripts, load_config
 from orchestrator.running import Manner, Options, drive, leased
@@ -181,7 +183,9 @@ class Project:
         The targets are those of `selection`, or of `tenants` and `selector`, or all. Raises `UsageError`,
         `ScriptsError` or `RegistryError` for a request that makes no sense, `Refused` when the fleet shrank.
         """
-        chosen = self.select(selection or _selection(tenants, selector))
+        wished = selection or _selection(tenants, selector)
+        budget = _budget(max_failures)
+        chosen = self.select(wished)
         self._refuse_shrinkage()
         guide = _Guide(self, chosen, command, revision)
         book = self._strategy(strategy)
@@ -194,9 +198,9 @@ class Project:
             strategy=book,
             server_caps=self.registry.server_caps,
             concurrency=concurrency,
-            max_failures=_budget(max_failures),
+            max_failures=budget,
             keep_going=keep_going,
-            limit=selection.limit if selection else None,
+            limit=wished.limit,
             provision=provision,
             allow_ahead=allow_ahead,
             each=each,
@@ -205,10 +209,54 @@ class Project:
         plan = planner.build(request, self.look(chosen), guide)
         if command is Command.DOWNGRADE:
             self.runs.refuse_irreversible(plan)
-        return plan
+        question = Question(
+            selection=wished.to_json(),
+            strategy=strategy,
+            concurrency=concurrency,
+            max_failures=None if budget is None else str(budget),
+            keep_going=keep_going,
+            provision=provision,
+            allow_ahead=allow_ahead,
+            each=each,
+        )
+        return dataclasses.replace(plan, question=question, files=self._files(plan))
+
+    def replan(self, plan: Plan) -> Plan:
+        """The plan that answers the question of an earlier one now."""
+        return self.plan(**questions.asked_by(plan))
+
+    def verify(self, plan: Plan) -> Plan:
+        """The same plan, made now: run this one.
+
+        Raises `StalePlan` when anything that the plan rests on has changed since, and says what.
+        """
+        asked = questions.asked_by(plan)
+        try:
+            now = self.plan(**asked)
+        except UsageError as error:
+            # Whoever was named has left, or the strategy has.
+            raise questions.stale(plan, str(error).splitlines(), self.ledger_if_any()) from None
+        changes = [difference.text for difference in differences.compare(plan, now)]
+        if changes:
+            raise questions.stale(plan, changes, self.ledger_if_any())
+        return now
+
+    def _files(self, plan: Plan) -> dict[str, Files]:
+        """What the files are that the jobs run, by section."""
+        revisions: dict[str, set[str]] = {}
+        for job in plan.jobs:
+            revisions.setdefault(job.section, set()).update(job.path)
+        return {section: self.scripts(section).digests(ids) for section, ids in revisions.items()}
 
     def sql(self, plan: Plan) -> Iterator[tuple[tuple[Job, ...], str]]:
         """The SQL of each distinct path of a plan, with the jobs that take it, written without a connection."""
+        for jobs, written in self.scripted(plan):
+            if written.text is None:
+                raise ScriptsError(written.flaw)
+            yield jobs, written.whole
+
+    def scripted(self, plan: Plan) -> Iterator[tuple[tuple[Job, ...], Written]]:
+        """The same, with what keeps a path from being written apart from its SQL; never raises for a path."""
         by_name = {target.name: target for target in self.registry.targets}
         groups: dict[tuple[object, ...], list[Job]] = {}
         for job in plan.jobs:
@@ -258,18 +306,23 @@ class Project:
         *,
         parent: str | None = None,
         action: str | None = None,
+        approved: str | None = None,
         **options: Unpack[Options],
     ) -> Report:
         """Run a plan: written to the ledger before any work, its report is complete on every path.
 
         Open runs without a live runner are settled and superseded. Raises `LeaseHeld` while another run is live, and
-        `Refused` for a protected environment unless `confirm` is its name. `action` is what the audit table calls it.
+        `Refused` for a protected environment unless `confirm` is its name, or `approved` the plan's digest; for a plan
+        of another digest in any environment. `action` is what the audit table calls it.
         """
         manner = Manner.of(**options)
         fleet = self.registry
-        registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
+        questions.refuse_unapproved(plan, approved)
+        protected = fleet.protected and approved is None
+        registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=protected, flag="confirm=")
         with leased(self.ledger, manner) as lease:
             detail = {"asked": plan.asked, "jobs": sum(1 for _ in plan.jobs), "digest": plan.digest}
+            detail |= {} if approved is None else {"approved": approved}
             # First the new run, then the end of the old ones: whoever dies in between leaves one to be resumed.
             run = self.ledger.open_run(
                 plan, operator=manner.operator, fleet=len(fleet.targets), parent=parent, lease=lease

@@ -101,9 +101,15 @@ def reason_against(job: Job | None, target: Target | None, today: datetime.date)
     if not target.tenant.takes_part(today):
         text = target.tenant.reason or "no reason given"
         return Reason(code=target.tenant.state.value, text=text)
-    if job is not None and (job.server, job.schema, job.section) != (target.server, target.schema, target.section):
-        return Reason(code="moved", text="has moved to another server, schema or chain since; plan again")
+    if job is not None and _has_moved(job, target):
+        return Reason(code="moved", text="has moved to another server, database, schema or chain since; plan again")
     return None
+
+
+def _has_moved(job: Job, target: Target) -> bool:
+    """Whether a target is elsewhere than its job says; a job of an earlier version does not say in which database."""
+    here = (target.server, target.schema, target.section)
+    return (job.server, job.schema, job.section) != here or job.location not in (None, target.place)
 
 
 def excused(
@@ -264,6 +270,8 @@ def take_back(
         revision=tuple(sorted(wanted)),
         waves=tuple(waves),
         settled=tuple(settled),
+        files={},
+        question=None,
         notes=(_OPEN_ENDS.format(open_ends),) if open_ends else (),
     )
 
@@ -352,6 +360,7 @@ def _late(plan: Plan, look: Found, way: Route) -> Job:
         schema=target.schema,
         labels=dict(target.labels),
         server=target.server,
+        location=target.place,
         section=target.section,
         command=plan.command,
         found=look.heads,

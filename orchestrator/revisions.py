@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import hashlib
 import inspect
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from alembic.util import CommandError
 
 from orchestrator.errors import ScriptsError, SettingsError
 from orchestrator.outputs import printed_aside
-from orchestrator.plans import Command, Route
+from orchestrator.plans import Command, Files, Route
 from orchestrator.redaction import scrub
 
 #: width of `version_num` in the version table that Alembic creates
@@ -132,6 +133,17 @@ class Scripts:
     def source(self, revision: str) -> bytes:
         """What a revision's file says."""
         return Path(self._nodes[revision].path).read_bytes()
+
+    def digests(self, revisions: Iterable[str]) -> Files:
+        """SHA-256 of env.py and of the files of these revisions."""
+        ids = sorted(set(revisions))
+        try:
+            env = (Path(self.directory.dir) / "env.py").read_bytes()
+            return Files(env=_sha256(env), revisions={one: _sha256(self.source(one)) for one in ids})
+        except OSError as error:
+            raise ScriptsError(
+                f"{error.filename}: {error.strerror}; what is run cannot be told without this file"
+            ) from None
 
     def title(self, revision: str) -> str:
         """First line of the revision's message."""
@@ -363,6 +375,10 @@ def _where(error: BaseException) -> str:
 def _is_text(node: ast.stmt) -> bool:
     """A docstring or `...`."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _path(steps: Sequence[RevisionStep]) -> tuple[str, ...]:

@@ -8,10 +8,13 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from orchestrator.errors import UsageError
 from orchestrator.tenants import Target
+
+#: fields of a selection that hold names
+_LISTS = frozenset({"names", "exclude", "listed", "failed"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,28 @@ class Selection:
             or bool(self.names or self.labels or self.database)
             or (self.listed is not None or self.failed is not None)
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """What is given, as in a plan; `everything` is left out, since it says nothing beside the rest."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self))
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value, default in values
+            if value != default and name != "everything"
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Selection:
+        """Undo `to_json`; raises TypeError for what is no selection."""
+        texts = {"labels", "database", "limit"}
+        given: dict[str, Any] = {}
+        for name, value in data.items():
+            is_fit = isinstance(value, str) if name in texts else name in _LISTS and isinstance(value, list)
+            if not is_fit:
+                raise TypeError(f"`{name}` is no part of a selection, or of another kind")
+            given[name] = value if name in texts else tuple(map(str, value))
+        selection = cls(**given)
+        return dataclasses.replace(selection, everything=not selection.is_given)
 
 
 class Named(Protocol):

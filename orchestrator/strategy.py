@@ -40,6 +40,9 @@ class Budget:
             raise ValueError(f"{raw} is negative")
         return cls(count=count)
 
+    def __str__(self) -> str:
+        return str(self.count or 0) if self.percent is None else f"{self.percent:g}%"
+
     def of(self, due: int) -> int:
         """Failures tolerated among so many jobs."""
         if self.percent is not None:

@@ -7,6 +7,7 @@ import datetime
 import enum
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy import URL
@@ -114,6 +115,8 @@ class Target:
     bind: str | None = None
     #: names of targets that must be done first: other databases of the tenant, and `after`
     after: tuple[str, ...] = ()
+    #: folder of tenants.yaml, at which relative paths start
+    root: str = ""
 
     @property
     def name(self) -> str:
@@ -147,6 +150,13 @@ class Target:
             return database or ":memory:"
         schema = f" schema {self.schema}" if self.schema else ""
         return f"{self.server}/{database}{schema}"
+
+    @property
+    def place(self) -> str:
+        """Its location as every machine calls it: a file below the folder of tenants.yaml by its path from there."""
+        path = PurePath(self.location)
+        inside = self.root and self.backend == "sqlite" and path.is_relative_to(self.root)
+        return path.relative_to(self.root).as_posix() if inside else self.location
 
 
 #: of a URL, before anything is unescaped in it

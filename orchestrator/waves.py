@@ -140,11 +140,14 @@ class _Shape:
         """One wave of a plan."""
         order = rule.order_by or self.strategy.order_by
         ordered = jobs if order is None else sorted(jobs, key=lambda job: _place(job.labels.get(order)))
+        at_once = self._concurrency(rule)
         window = () if self.limits.outside_windows else rule.window or self.strategy.window
         return Wave(
             name=rule.name,
             jobs=tuple(dataclasses.replace(job, wave=rule.name) for job in ordered),
-            concurrency=self._concurrency(rule),
+            concurrency=at_once or self.strategy.jobs_at_once(),
+            auto=at_once is None,
+            order_by=order,
             max_failures=self._budget(rule, len(jobs), is_last=is_last),
             strict=rule.strict or self.strategy.strict,
             pause=rule.pause,
@@ -152,11 +155,12 @@ class _Shape:
             window=window,
         )
 
-    def _concurrency(self, rule: WaveRule) -> int:
+    def _concurrency(self, rule: WaveRule) -> int | None:
+        """None for as many as suits the machine."""
         written = rule.concurrency or self.strategy.concurrency
         cap = self.limits.concurrency
         if written is None:
-            return cap or self.strategy.jobs_at_once()
+            return cap
         return written if cap is None else min(written, cap)
 
     def _budget(self, rule: WaveRule, due: int, *, is_last: bool) -> int | None:

@@ -78,6 +78,7 @@ class TargetBuilder:
             section=self._read("alembic", self._section) or MAIN_SECTION,
             app=self._read("app", self._text),
             bind=self._read("bind", self._text),
+            root=str(self._surroundings.root),
         )
         return (target, replaced) if self._is_sound else None
 
