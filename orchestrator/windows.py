@@ -49,7 +49,7 @@ class Window:
             words.pop(0)
         if words and (times := _times(words[0])) is not None:
             words.pop(0)
-        if (days is None and times is None) or len(words) > 1 or any(":" in word for word in words):
+        if (days is None and times is None) or len(words) > 1 or not all(word[0].isalpha() for word in words):
             raise ValueError(f"`{text}` is no window; {_EXAMPLE}")
         begin, end = times or (0, _WHOLE_DAY)
         return cls(days=days or frozenset(range(7)), begin=begin, end=end, zone=_zone(words))
@@ -196,12 +196,17 @@ def _zone(words: Sequence[str]) -> datetime.tzinfo:
 
 
 def _zone_remedy(name: str) -> str:
-    known = zoneinfo.available_timezones()
+    known = _known_zones()
     if not known:
         return "there are no time zones on this machine: install the package tzdata, or write the window in UTC"
-    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     written = " or ".join(f"`{match}`" for match in close)
     return f"did you mean {written}?" if close else "write it like Europe/Berlin, America/New_York or UTC"
+
+
+@functools.cache
+def _known_zones() -> tuple[str, ...]:
+    return tuple(sorted(zoneinfo.available_timezones()))
 
 
 def _changes(zone: datetime.tzinfo, day: datetime.date) -> Iterator[datetime.datetime]:

@@ -103,7 +103,7 @@ class _Loading:
             ledger=identity.ledger,
             tenants=tuple(tenants),
             targets=tuple(targets),
-            strategies=read_strategies(file.strategies),
+            strategies=read_strategies(file.strategies, self._surroundings, self._problems),
             server_caps=self._server_caps(targets),
             notes=tuple(self._notes(targets, identity.ledger)),
             patterns=tuple(self._patterns()),

@@ -12,16 +12,20 @@ from orchestrator.registry.scalars import (
     Count,
     Day,
     Duration,
+    EachTarget,
     Failures,
     Flag,
+    Freezes,
     LabelName,
     LabelSelector,
     Name,
     Pause,
     Positive,
     Size,
+    Status,
     Text,
     Texts,
+    Windows,
 )
 from orchestrator.tenants import State, Transaction
 
@@ -91,6 +95,8 @@ class Defaults(Connection):
 
     labels: dict[LabelName, Text | None] | None = None
     databases: dict[Name, DatabaseEntry] | None = None
+    #: checked when the tenant is built: placeholders may stand in it
+    window: Texts | None = None
 
 
 class TenantEntry(Defaults):
@@ -192,9 +198,11 @@ class GateEntry(Strict):
     command: list[Text] | None = Field(default=None, min_length=1)
     sql: Text | None = None
     http: Text | None = None
-    on: Text | None = Field(default=None, description="`each` upgraded tenant, or a URL")
-    url: Text | None = None
-    status: Count | None = None
+    on: EachTarget | None = Field(default=None, description="of `sql`: each target that the wave brought up")
+    url: Text | None = Field(default=None, description="of `sql`: one database")
+    status: Status | None = Field(
+        default=None, description="expected of an HTTP answer; any from 200 to 299 unless said"
+    )
     path: Text | None = Field(default=None, description="path to a true value in the JSON of an HTTP answer")
     headers: dict[Text, Text] | None = None
     timeout: Duration | None = None
@@ -215,13 +223,13 @@ class WaveEntry(Strict):
     size: Size | None = None
     selector: LabelSelector | None = None
     growth: Literal["exponential", "linear"] | None = None
-    order_by: Text | None = None
+    order_by: LabelName | None = None
     concurrency: Positive | None = None
     max_failures: Failures | None = None
     strict: Flag | None = None
     pause: Pause = None
     gate: GateEntry | None = None
-    window: Texts | None = None
+    window: Windows | None = None
 
 
 class RetriesEntry(Strict):
@@ -240,22 +248,12 @@ class StrategyEntry(Strict):
     retries: Annotated[RetriesEntry, BeforeValidator(_empty_for_none)] = RetriesEntry()
     waves: list[WaveEntry] = []
     strict: Flag | None = None
-    order_by: Text | None = None
+    order_by: LabelName | None = None
     transaction: Transaction | None = None
-    window: Texts | None = None
-    freeze: list[Text] | None = None
+    window: Windows | None = None
+    freeze: Freezes | None = None
     deadline: Duration | None = None
     sweep: Flag | None = None
-
-    @model_validator(mode="after")
-    def _waves_fit(self) -> StrategyEntry:
-        names = [wave.name for wave in self.waves]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two waves are called `{min(twice)}`; rename one")
-        for wave in self.waves[:-1]:
-            if wave.size is None and wave.selector is None and wave.growth is None:
-                raise ValueError(f"wave `{wave.name}` takes the rest, but others follow; give it `size` or `selector`")
-        return self
 
 
 class RegistryFile(Strict):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StrictBool, StringConstraints, ValidationInfo, WithJsonSchema
 
+from orchestrator import windows
 from orchestrator.errors import UsageError
 from orchestrator.registry.documents import Unquoted
 from orchestrator.registry.problems import Mistake
@@ -108,6 +110,38 @@ def _read_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _read_days(value: Any) -> Any:
+    """Days, which YAML would take for dates unless somebody quotes them: here they are what is meant."""
+    items = value if isinstance(value, list) else [value]
+    return [item.text if isinstance(item, Unquoted) and item.meaning == "a date" else item for item in items]
+
+
+@functools.lru_cache(maxsize=4096)
+def check_window(text: str) -> str:
+    """The text of a window, or a ValueError that says what to write."""
+    windows.Window.parse(text)
+    return text
+
+
+def _check_freeze(text: str) -> str:
+    windows.Freeze.parse(text)
+    return text
+
+
+def _read_status(value: Any) -> int:
+    status = _read_count(value)
+    if not 100 <= status <= 599:
+        raise ValueError("not a status of HTTP; write it like 204")
+    return status
+
+
+def _read_place(value: Any) -> str:
+    """A word of which nothing is shown: who writes a URL here writes its password."""
+    if value != "each":
+        raise ValueError("only `each` can stand here; a database of its own goes under `url`")
+    return "each"
+
+
 def _check_selector(value: str) -> str:
     try:
         parse_labels(value)
@@ -161,7 +195,9 @@ Day = Annotated[
 Failures = Annotated[
     Any, BeforeValidator(_read_budget), BeforeValidator(_filled), WithJsonSchema({"type": ["string", "integer"]})
 ]
-Size = Annotated[Any, BeforeValidator(_read_size), WithJsonSchema({"type": ["string", "integer"]})]
+Size = Annotated[
+    Any, BeforeValidator(_read_size), BeforeValidator(_filled), WithJsonSchema({"type": ["string", "integer"]})
+]
 Concurrency = Annotated[
     int | None,
     BeforeValidator(_read_concurrency),
@@ -171,12 +207,23 @@ Concurrency = Annotated[
 Pause = Annotated[
     Any,
     BeforeValidator(_read_pause),
+    BeforeValidator(_filled),
     WithJsonSchema({"type": ["string", "number"], "description": "a duration, or until-continued"}),
 ]
-Texts = Annotated[
-    list[Text],
-    BeforeValidator(_read_list),
-    WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+_LIST = WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}})
+Texts = Annotated[list[Text], BeforeValidator(_read_list), _LIST]
+Windows = Annotated[
+    list[Annotated[str, AfterValidator(check_window), BeforeValidator(_filled)]], BeforeValidator(_read_list), _LIST
 ]
+Freezes = Annotated[
+    list[Annotated[str, AfterValidator(_check_freeze), BeforeValidator(_filled)]], BeforeValidator(_read_days), _LIST
+]
+Status = Annotated[
+    int,
+    BeforeValidator(_read_status),
+    BeforeValidator(_filled),
+    WithJsonSchema({"type": ["string", "integer"], "minimum": 100, "maximum": 599}),
+]
+EachTarget = Annotated[str, BeforeValidator(_read_place), WithJsonSchema({"const": "each"})]
 LabelSelector = Annotated[str, AfterValidator(_check_selector)]
 Anything = Annotated[Any, BeforeValidator(_plain), WithJsonSchema({})]

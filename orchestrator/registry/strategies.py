@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.plans import Retries
+from orchestrator.registry.documents import Path
+from orchestrator.registry.gates import check_gate
 from orchestrator.registry.models import GateEntry, RetriesEntry, StrategyEntry, WaveEntry
+from orchestrator.registry.problems import Problems
+from orchestrator.registry.targets import Surroundings
+from orchestrator.registry.waves import check_waves
 from orchestrator.strategy import Budget, GateRule, Growth, Size, Strategy, WaveRule
 
 
-def read_strategies(entries: Mapping[str, StrategyEntry]) -> dict[str, Strategy]:
+def read_strategies(
+    entries: Mapping[str, StrategyEntry], surroundings: Surroundings, problems: Problems
+) -> dict[str, Strategy]:
     """Every strategy by its name; the built-in `default` is there unless another is called so."""
+    for name, entry in entries.items():
+        _check(("strategies", name, "waves"), entry.waves, surroundings, problems)
     return {"default": Strategy()} | {name: _strategy(name, entry) for name, entry in entries.items()}
+
+
+def _check(path: Path, waves: Sequence[WaveEntry], surroundings: Surroundings, problems: Problems) -> None:
+    check_waves(path, waves, problems)
+    for number, wave in enumerate(waves):
+        if wave.gate is not None:
+            check_gate((*path, number, "gate"), wave.gate, surroundings, problems)
 
 
 def _strategy(name: str, entry: StrategyEntry) -> Strategy:

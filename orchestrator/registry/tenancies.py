@@ -11,6 +11,7 @@ from orchestrator.registry.documents import Path
 from orchestrator.registry.layers import Layer, Origin, Setting, Settings, overlay, settings_within
 from orchestrator.registry.models import RegistryFile, TenantEntry
 from orchestrator.registry.problems import Mistake, Problems, nearest
+from orchestrator.registry.scalars import check_window
 from orchestrator.registry.targets import Surroundings, TargetBuilder
 from orchestrator.registry.variables import filler, take_apart
 from orchestrator.tenants import State, Target, Tenant
@@ -59,6 +60,7 @@ class Tenancies:
             until=_value(settings, "until"),
             after=tuple(_value(settings, "after") or ()),
             shared=bool(_value(settings, "shared")),
+            window=tuple(self._windows(settings, names)),
             place=self._place(name, given),
         )
         return tenant, list(self._targets(tenant, settings, names))
@@ -111,12 +113,28 @@ class Tenancies:
         setting = settings.get(key)
         return None if setting is None else self._filled(setting, names)
 
-    def _filled(self, setting: Setting, names: Mapping[str, str]) -> str | None:
+    def _windows(self, settings: Settings, names: Mapping[str, str]) -> Iterable[str]:
+        setting = settings.get("window")
+        if setting is not None:
+            for number, raw in enumerate(setting.value):
+                one = dataclasses.replace(setting, value=raw, path=(*setting.path, number))
+                yield from self._window(one, names)
+
+    def _window(self, setting: Setting, names: Mapping[str, str]) -> Iterable[str]:
+        text = self._filled(setting, names, any_label=True)
+        try:
+            yield from () if text is None else (check_window(text),)
+        except ValueError as error:
+            what, _, remedy = str(error).partition("; ")
+            mistake = Mistake(f"`window`: {what}", remedy, is_general=text == setting.value)
+            self._complain(setting, mistake, names["tenant"])
+
+    def _filled(self, setting: Setting, names: Mapping[str, str], *, any_label: bool = False) -> str | None:
         if setting.layer.origin is Origin.GIVEN:
             return str(setting.value)
         try:
             template = take_apart(setting.value, placeholders=setting.layer.origin is Origin.INHERITED)
-            return template.filled(filler(self._surroundings.variables, names))
+            return template.filled(filler(self._surroundings.variables, names, any_label=any_label))
         except Mistake as mistake:
             self._complain(setting, mistake, names["tenant"])
             return None

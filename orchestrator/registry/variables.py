@@ -196,14 +196,17 @@ class Variables:
         return self._files[name]
 
 
-def filler(variables: Variables, names: Mapping[str, str]) -> Fill:
-    """Fills in variables, and the names of one tenant (`tenant`, `database`, `label.NAME`)."""
+def filler(variables: Variables, names: Mapping[str, str], *, any_label: bool = False) -> Fill:
+    """Fills in variables, and the names of one tenant (`tenant`, `database`, `label.NAME`).
+
+    `any_label` is for text that is no part of a name or a URL, and is checked as a whole: `{label.zone}` of a window.
+    """
 
     def fill(part: Variable | Placeholder) -> str:
         if isinstance(part, Variable):
             return variables.value(part)
         if part.name in names:
-            return _safe(part.name, names[part.name])
+            return names[part.name] if any_label else _safe(part.name, names[part.name])
         if part.name == "database":
             raise Mistake("placeholder `{database}`, but the tenant has no `databases`", "use {tenant}, or name them")
         labels = [name for name in names if name.startswith("label.")]

@@ -10,7 +10,7 @@ import pytest
 from orchestrator import registry
 from orchestrator.errors import RegistryError
 from orchestrator.plans import Retries
-from orchestrator.strategy import Budget
+from orchestrator.strategy import Budget, Size
 from orchestrator.tenants import PasswordCommand, State, Transaction
 from tests.unit.registries import Folder, by_name
 
@@ -271,6 +271,60 @@ strategies:
     assert careful.waves[2].max_failures == Budget(count=3)
     assert careful.waves[1].pause == "until-continued"
     assert careful.deadline == 7200.0
+
+
+def test_what_one_strategy_says_may_be_written_in_several_ways(folder: Folder) -> None:
+    strategy = folder.load(
+        """
+strategies:
+  careful:
+    window: [Sat, "22:00-06:00 ${ZONE}"]
+    freeze: [2026-12-24, 2026-12-27/2027-01-03]
+    sweep: true
+    waves:
+      - {name: half, size: "${SHARE}", pause: "${PAUSE:-1h}"}
+      - {name: eu, selector: region=eu, size: 60%}
+      - {name: ramp, growth: exponential, gate: {http: "https://h/${PLACE}", status: 204, headers: {A: "Bearer ${T}"}}}
+  quick: {freeze: 2026-12-24}
+""",
+        {"ZONE": "Europe/Berlin", "SHARE": "50%", "PLACE": "health?key=hunter22", "T": "s3cr3t-t0k3n"},
+    ).strategies
+    careful = strategy["careful"]
+    assert careful.window == ("Sat", "22:00-06:00 Europe/Berlin")
+    assert (careful.freeze, careful.sweep) == (("2026-12-24", "2026-12-27/2027-01-03"), True)
+    assert (careful.waves[0].size, careful.waves[0].pause) == (Size(percent=50.0), 3600.0)
+    gate = careful.waves[2].gate
+    assert gate is not None
+    assert (gate.http, gate.status, gate.headers) == ("https://h/${PLACE}", 204, {"A": "Bearer ${T}"})
+    assert strategy["quick"].freeze == ("2026-12-24",)
+
+
+def test_windows_of_tenants(folder: Folder) -> None:
+    rows = [{"name": "row", "window": ["Sun", "Mon 01:00-02:00"]}, {"name": "bare"}]
+    folder.write(f"def everyone():\n    return {rows!r}\n", "windows_of_rows.py")
+    loaded = folder.load(
+        """
+defaults: {url: "sqlite:///{tenant}.db", window: "02:00-04:00 {label.zone}", labels: {zone: UTC}}
+profiles:
+  at_night: {window: ["Mon-Fri 22:00-24:00", "${EXTRA}"]}
+sources:
+  - {type: python, call: "windows_of_rows:everyone"}
+tenants:
+  berlin: {labels: {zone: Europe/Berlin}}
+  night: {profile: at_night}
+  own: {window: Sat}
+  always: {window: null}
+""",
+        {"EXTRA": "Sat"},
+    )
+    assert {tenant.name: tenant.window for tenant in loaded.tenants} == {
+        "berlin": ("02:00-04:00 Europe/Berlin",),
+        "night": ("Mon-Fri 22:00-24:00", "Sat"),
+        "own": ("Sat",),
+        "always": (),
+        "row": ("Sun", "Mon 01:00-02:00"),
+        "bare": ("02:00-04:00 UTC",),
+    }
 
 
 @pytest.mark.parametrize(

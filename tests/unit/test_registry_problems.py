@@ -11,6 +11,7 @@ from orchestrator.errors import Problem, RegistryError
 from tests.unit.registries import Folder
 
 URL = 'url: "sqlite:///{}.db"'
+TEMPLATE = 'url: "sqlite:///{tenant}.db"'
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def folder(tmp_path: Path) -> Folder:
 
 def tenants(*lines: str) -> str:
     return "tenants:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def waves(text: str) -> str:
+    return f"strategies: {{s: {{waves: [{text}]}}}}"
+
+
+def gate(text: str) -> str:
+    return waves(f"{{name: a, gate: {text}}}")
 
 
 BROKEN = [
@@ -45,8 +54,75 @@ BROKEN = [
     ("strategies: {s: {retries: {lost: -1}}}", "2:34", "`lost`: not a whole number", "8"),
     ("strategies: {s: {waves: [{name: a, size: 0%}]}}", "2:42", "`size`: not a size", "10 or 10%"),
     ("strategies: {s: {waves: [{name: a, selector: 'a==='}]}}", "2:46", "`selector`: label selector", ""),
-    ("strategies: {s: {waves: [{name: a}, {name: b}]}}", "2:17", "takes the rest, but others follow", "`size`"),
-    ("strategies: {s: {waves: [{name: a, gate: {}}]}}", "2:42", "a gate is one of", "keep one"),
+    # --- waves
+    (waves("{name: a}, {name: b}"), "2:26", "takes the rest, but others follow", "`size`"),
+    (waves("{name: a, growth: linear}, {name: b}"), "2:44", "`a` grows until it has all", "put it last"),
+    (waves("{name: a, size: 2%, growth: linear}"), "2:42", "begin with a number of tenants", "`size: 10`"),
+    (waves("{name: a, growth: fast}"), "2:44", "`growth` cannot be `fast`", "exponential or linear"),
+    (waves("{name: a, size: 1}, {name: a}"), "2:53", "two waves are called `a`", "rename one"),
+    (
+        waves("{name: a-7, size: 1}, {name: a, growth: linear}"),
+        "2:55",
+        "wave `a` grows into `a-1`, `a-2`",
+        "rename one",
+    ),
+    (
+        waves("{name: a, selector: x=y, growth: linear}, {name: a-1}"),
+        "2:75",
+        "and another is `a-1`",
+        "rename one",
+    ),
+    (waves("{name: a, size: 60%}, {name: b, size: 40.5%}"), "2:64", "more than 100 % of the tenants", "lower one"),
+    (
+        waves("{name: a, size: 60%, selector: x=y}, {name: b, size: 60%, selector: x=y}"),
+        "2:79",
+        "more than 100 % of `x=y`",
+        "lower one",
+    ),
+    (waves("{name: a, order_by: '?'}"), "2:46", "`order_by` is not written as it should be", "reference"),
+    (waves("{name: a, pause: soon}"), "2:43", "`pause`: not a pause", "10m, or until-continued"),
+    # --- windows and freezes
+    (tenants(f"acme: {{{URL}, window: 'Sat 2-4'}}"), "3:42", "`window`: `Sat 2-4` is no window", "write it like"),
+    (
+        tenants(f"acme: {{{URL}, window: ['Sat', '02:00-04:00 Europe/Berln']}}"),
+        "3:50",
+        "unknown time zone `Europe/Berln`",
+        "`Europe/Berlin`",
+    ),
+    (tenants(f"acme: {{{URL}, window: '${{HOURS}}'}}"), "3:42", "variable `HOURS` is not set", "export HOURS"),
+    (
+        f"defaults: {{{TEMPLATE}, window: '02:00-04:00 {{label.zone}}'}}\n" + tenants("acme: {labels: {zone: Moon}}"),
+        "2:50",
+        "tenant `acme`: `window`: unknown time zone `Moon`",
+        "write it like",
+    ),
+    (f"defaults: {{{TEMPLATE}, window: Sunday 8}}\n" + tenants("a:", "b:"), "2:50", "`Sunday 8` is no window", "write"),
+    ("strategies: {s: {window: 1:30}}", "2:26", "`1:30` is read as a number by YAML", "quote it"),
+    ("strategies: {s: {window: '02:00-02:00'}}", "2:26", "`window`: `02:00-02:00` begins when it ends", "00:00-24:00"),
+    (waves("{name: a, window: [Sat, Caturday]}"), "2:50", "`window`: `Caturday` is no window", "write it like"),
+    ("strategies: {s: {freeze: [Christmas]}}", "2:27", "`freeze`: `Christmas` is no day", "2026-12-24"),
+    ("strategies: {s: {freeze: 2027-01-03/2026-12-20}}", "2:26", "ends before it begins", "2026-12-24"),
+    ("strategies: {s: {freeze: ['${HOLIDAYS}']}}", "2:27", "variable `HOLIDAYS` is not set", "export HOLIDAYS"),
+    # --- gates
+    (gate("{}"), "2:42", "a gate is one of", "keep one"),
+    (gate("{command: [x], http: 'https://h/'}"), "2:42", "a gate is one of", "keep one"),
+    (gate("{sql: SELECT 1}"), "2:48", "`sql` without a database", "`on: each`"),
+    (gate("{sql: SELECT 1, on: each, url: 'sqlite:///x'}"), "2:73", "exclude each other", "keep one"),
+    (gate("{sql: SELECT 1, on: 'postgresql://a:b@h/d'}"), "2:62", "`on`: only `each` can stand here", "under `url`"),
+    (gate("{sql: SELECT 1, url: 'oracle://h/d'}"), "2:63", "unknown kind of database `oracle`", "postgresql"),
+    (gate("{sql: SELECT 1, url: '${ERRORS_URL}'}"), "2:63", "variable `ERRORS_URL` is not set", "export ERRORS_URL"),
+    (gate("{command: [x], on: each}"), "2:61", "`on` belongs to a gate with `sql`", "remove it"),
+    (gate("{command: [x], status: 204}"), "2:65", "`status` belongs to a gate with `http`", "remove it"),
+    (gate("{sql: SELECT 1, on: each, path: a.b}"), "2:74", "`path` belongs to a gate with `http`", "remove it"),
+    (gate("{command: [x, '${TOKEN}']}"), "2:56", "variable `TOKEN` is not set", "export TOKEN"),
+    (gate("{command: [x, '{tenant}']}"), "2:56", "placeholder `{tenant}` outside `defaults`", "write the name itself"),
+    (gate("{command: []}"), "2:52", "`command` must not be empty", "name at least one"),
+    (gate("{http: 'h.internal/health'}"), "2:49", "the address is no HTTP URL", "https://host/path"),
+    (gate("{http: 'https://u:secret@h/'}"), "2:49", "the address holds a user", "`Authorization`"),
+    (gate("{http: 'https://h/', status: 99}"), "2:71", "`status`: not a status of HTTP", "204"),
+    (gate("{http: 'https://h/', path: checks..ok}"), "2:69", "`path` is no path into JSON", "checks.0.ok"),
+    (gate("{http: 'https://h/', headers: {X: '${TOKEN}'}}"), "2:76", "variable `TOKEN` is not set", "export TOKEN"),
+    (gate("{command: [x], timeout: soon}"), "2:66", "`timeout`: not a duration", "500ms"),
     # --- YAML
     ("tenants: {a: {}\n", "3:1", "not valid YAML", "brackets"),
     ("project: a\nproject: b", "3:1", "duplicate key `project`, first written in line 2", "keep one"),

@@ -49,9 +49,13 @@ strategies:
   default: {concurrency: auto, max_failures: 0, retries: {busy: [1m, 5m], server: [], lost: 2}}
   careful:
     max_failures: 2%
+    freeze: ["2026-12-24"]
+    window: "Sat 02:00-04:00"
     waves:
       - {name: canary, size: 1}
       - {name: internal, selector: "tier=internal", pause: 10m, gate: {command: ["./smoke"]}}
+      - {name: early, size: 10%, gate: {sql: "SELECT 1", "on": each}, window: [Sat, Sun]}
+      - {name: next, size: 10%, gate: {http: "https://h/", status: 204, path: ok, headers: {A: b}}}
       - {name: rest}
 ledger: "sqlite:///.orchestrate/ledger.db"
 """
@@ -85,6 +89,7 @@ def test_files_that_load_fit_the_schema(text: str) -> None:
         {"version": 1, "sources": [{"type": "sql", "url": "x"}]},
         {"version": 1, "tenants": {"acme": {"labels": {"shard": 12}}}},
         {"version": 1, "servers": {"h:1": {}}},
+        {"version": 1, "strategies": {"s": {"waves": [{"name": "a", "gate": {"sql": "SELECT 1", "on": "all"}}]}}},
     ],
 )
 def test_files_that_do_not_load_do_not_fit_the_schema(data: Any) -> None:

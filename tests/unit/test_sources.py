@@ -177,6 +177,8 @@ def _is_running(process: int) -> bool:
         (["a", "a"], "row `a` comes twice"),
         ([{"name": "a", "database": "x"}, {"name": "a"}], "row `a` comes twice"),
         ([{"name": "a", "database": 7}], "`database` is no key of a database"),
+        ([{"name": "a", "window": "soon"}], "row `a`: `window`: `soon` is no window; write it like"),
+        ([{"name": "a", "window": "Sat {label.zone}"}], "row `a`: `window`: `Sat {label.zone}` is no window"),
         ([{"name": "a", "state": "gone"}], "row `a`: `state`: `state` cannot be `gone`"),
         ([{"name": "a", "labels": "x"}], "row `a`: `labels` is no mapping"),
         ([{"name": "a", "label_x": []}], "row `a`: label `x` is not text"),

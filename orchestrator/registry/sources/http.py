@@ -11,6 +11,7 @@ from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 
 from orchestrator.redaction import remember
+from orchestrator.registry.addresses import check_address, origin_of
 from orchestrator.registry.models import HttpSource
 from orchestrator.registry.problems import Mistake
 from orchestrator.registry.sources.payloads import LARGEST_PAYLOAD, read_json, tenants_of
@@ -33,7 +34,7 @@ def read(source: HttpSource, surroundings: Surroundings) -> list[Any]:
         if address in seen or len(seen) >= MOST_PAGES:
             raise Mistake("its pages go in a circle", "mend `next` of the service: null on the last page")
         seen.add(address)
-        sent = headers if _origin(address) == _origin(start) else {}
+        sent = headers if origin_of(address) == origin_of(start) else {}
         page, following = tenants_of(read_json(_get(address, sent, deadline)))
         found += page
         address = urllib.parse.urljoin(address, following) if following else None
@@ -41,7 +42,7 @@ def read(source: HttpSource, surroundings: Surroundings) -> list[Any]:
 
 
 def _get(address: str, headers: dict[str, str], deadline: float) -> bytes:
-    _check_scheme(address)
+    check_address(address)
     request = urllib.request.Request(address, headers={"Accept": "application/json", **headers})  # noqa: S310 - checked
     seconds = max(deadline - time.monotonic(), 0.01)
     try:
@@ -51,49 +52,32 @@ def _get(address: str, headers: dict[str, str], deadline: float) -> bytes:
         error.close()
         raise Mistake(f"the service answered with status {error.code}", "mend it, its `url` or its `headers`") from None
     except urllib.error.URLError as error:
-        raise Mistake(f"the service cannot be reached: {_reason(error.reason)}", "mend it or its `url`") from None
+        raise Mistake(f"the service cannot be reached: {reason_of(error.reason)}", "mend it or its `url`") from None
     except TimeoutError:
         raise Mistake("the service did not answer in time", "mend it, or raise `timeout`") from None
     except (OSError, HTTPException, ValueError) as error:
         raise Mistake(f"the service cannot be read: {type(error).__name__}", "mend it or its `url`") from None
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect, but takes no header to another host and never leaves HTTPS."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         """The request to follow a redirect with."""
-        _check_scheme(newurl)
+        check_address(newurl)
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise Mistake("the service redirects from https to http", "write its real address as `url`")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and _origin(newurl) != _origin(req.full_url):
+        if request is not None and origin_of(newurl) != origin_of(req.full_url):
             request.headers = {"Accept": "application/json"}
         return request
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+_OPENER = urllib.request.build_opener(Redirects)
 
 
-def _check_scheme(address: str) -> None:
-    try:
-        parts = urllib.parse.urlsplit(address)
-        is_fine = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        is_fine = False
-    if not is_fine:
-        raise Mistake("the address is no HTTP URL", "write it like https://host/path")
-
-
-def _origin(address: str) -> tuple[str, str | None, int | None]:
-    try:
-        parts = urllib.parse.urlsplit(address)
-        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        raise Mistake("the address is no HTTP URL", "write it like https://host/path") from None
-
-
-def _reason(reason: object) -> str:
+def reason_of(reason: object) -> str:
+    """Why a service cannot be reached, without its address."""
     return str(getattr(reason, "strerror", None) or getattr(reason, "reason", None) or type(reason).__name__)
