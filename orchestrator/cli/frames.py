@@ -197,8 +197,8 @@ def state_text(wave: WavePicture) -> tuple[str, Mood | None]:
         case WaveState.BAKING:
             return f"baking, {duration(wave.seconds_left or 0)} left", Mood.WARNING
         case WaveState.ASKING:
-            number, of = wave.asking or (1, 1)
-            return f"gate: asking {number}/{of}", Mood.WARNING
+            number = f" {wave.asking[0]}/{wave.asking[1]}" if wave.asking else ""
+            return f"gate: asking{number}", Mood.WARNING
         case WaveState.WAITING:
             return "waiting for `orchestrate continue`", Mood.WARNING
         case WaveState.REFUSED:

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deferred
@@ -73,7 +73,7 @@ class WavePicture:
     failures_left: int | None = None
     #: seconds until its pause is over
     seconds_left: float | None = None
-    #: measurements of its gate: this one, of so many
+    #: measurements of its gate: this one, of so many; None before the first has been answered
     asking: tuple[int, int] | None = None
     #: what the gate came to, or why the run waits
     text: str = ""
@@ -160,7 +160,7 @@ class WaveTally:
 
     def picture(self, now: float, faults: Iterable[str]) -> WavePicture:
         """The wave at this moment; `faults` are what its budget counts."""
-        asking = self.state is WaveState.ASKING
+        asking = self.state is WaveState.ASKING and self.asked > 0
         return WavePicture(
             name=self.name,
             state=self.state,
@@ -181,8 +181,9 @@ class WaveTally:
     def answer(self, result: GateResult) -> None:
         """Take in what its gate came to, once or in all."""
         self.asked = max(self.asked + 1, result.measurements)
+        overruled = result.kind == "person"
         match result.verdict:
-            case Verdict.PASSED if self.asked < self.measurements:
+            case Verdict.PASSED if self.asked < self.measurements and not overruled:
                 pass
             case Verdict.PASSED:
                 self.change(WaveState.DONE, text=result.text)
@@ -335,11 +336,17 @@ class Tally:
             self._take_wave(event)
             self._take_run(event)
 
-    def began_before(self, target: str, seconds: float) -> None:
-        """A target that is at work has been so for that long already: whoever watches a run comes late."""
+    def come_late(self, seconds: float, at_work: Mapping[str, float]) -> None:
+        """What whoever watches a run of others cannot have seen: since when it runs, and each of its targets at work.
+
+        What was counted before is no rate.
+        """
         with self._lock:
-            self._running[target] = self.clock() - seconds
-            self._running = dict(sorted(self._running.items(), key=lambda pair: pair[1]))
+            now = self.clock()
+            self._began = now - seconds
+            self._rate.start(now, self._jobs_ended)
+            since = {target: now - at_work.get(target, 0.0) for target in self._running}
+            self._running = dict(sorted(since.items(), key=lambda pair: pair[1]))
 
     def _take_job(self, event: Event) -> None:
         match event:

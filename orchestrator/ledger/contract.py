@@ -104,6 +104,33 @@ class LedgerContract(LeaseContract):
                 assert list(other.attempts(run, "globex")) == []
                 assert list(other.outcomes(run)) == []
 
+    def test_news_are_what_came_since_the_last_look(self) -> None:
+        """Every outcome once, in the order of writing, and what is at work, the longest first."""
+        with self._opened() as ledger, self._opened() as other:
+            planned = plan([wave("acme", "globex", "initech")], settled("hooli"))
+            run = ledger.open_run(planned, operator="ops", fleet=4).id
+            first = other.news(run)
+            assert (list(first.outcomes), dict(first.at_work)) == ([settled("hooli")], {})
+            for name in ("initech", "acme", "globex"):
+                ledger.start(run, job(name))
+            assert list(other.news(run).at_work) == ["initech", "acme", "globex"]
+            ledger.record(run, outcome("acme", Status.DEFERRED))
+            ledger.record(run, outcome("globex", Status.FAILED, failure=failure()))
+            ledger.start(run, job("acme"))
+            second = other.news(run, after=first.last)
+            assert [(each.target, each.status) for each in second.outcomes] == [
+                ("acme", Status.DEFERRED),
+                ("globex", Status.FAILED),
+            ]
+            assert list(second.at_work) == ["initech", "acme"]
+            assert all(since.utcoffset() == datetime.timedelta(0) for since in second.at_work.values())
+            ledger.record(run, outcome("acme"))
+            third = other.news(run, after=second.last)
+            assert [(each.target, each.status) for each in third.outcomes] == [("acme", Status.UPGRADED)]
+            assert list(third.at_work) == ["initech"]
+            assert list(other.news(run, after=third.last).outcomes) == []
+            assert other.news(run, after=third.last).last == third.last
+
     def test_an_outcome_comes_back_as_it_was(self) -> None:
         """Whatever a failure's text holds."""
         bad = outcome("globex", Status.FAILED, failure=failure())

@@ -20,6 +20,7 @@ from orchestrator.ledger.protocol import (
     AuditEntry,
     Holder,
     Lease,
+    News,
     Request,
     RequestKind,
     Run,
@@ -42,6 +43,8 @@ class _Entry:
     attempts: dict[str, list[Attempt]] = dataclasses.field(default_factory=dict)
     #: target to its latest outcome, in the order of writing
     outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
+    #: every outcome, in the order of writing
+    written: list[Outcome] = dataclasses.field(default_factory=list)
     requests: list[Request] = dataclasses.field(default_factory=list)
     #: by wave, in the order in which they were reached
     marks: dict[str, WaveMark] = dataclasses.field(default_factory=dict)
@@ -51,6 +54,7 @@ class _Entry:
         kept = Outcome.from_json(outcome.to_json())
         self.outcomes.pop(outcome.target, None)
         self.outcomes[outcome.target] = kept
+        self.written.append(kept)
         return kept
 
     def conclude(self, outcome: Outcome) -> None:
@@ -338,6 +342,15 @@ class MemoryLedger:
         return [
             target for target in entry.positions if (tries := entry.attempts.get(target)) and tries[-1].outcome is None
         ]
+
+    def news(self, run: str, *, after: int = 0) -> News:
+        """What was written of a run behind `after`, and what is at work now."""
+        with self._store.lock:
+            entry = self._entry(run)
+            tries = {target: tries[-1] for target, tries in entry.attempts.items()}
+            at_work = {target: latest.started_at for target, latest in tries.items() if latest.outcome is None}
+            since = dict(sorted(at_work.items(), key=lambda pair: pair[1]))
+            return News(last=len(entry.written), outcomes=entry.written[after:], at_work=since)
 
     def attempts(self, run: str, target: str) -> Sequence[Attempt]:
         """All tries of one target in one run, first to last."""

@@ -124,6 +124,18 @@ class WaveMark:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What has come to a run since somebody looked."""
+
+    #: the next look goes on behind this
+    last: int
+    #: in the order of writing, also the tries that were put off; a target may have several
+    outcomes: Sequence[Outcome]
+    #: each target with an intent that no outcome followed, and since when; the longest first
+    at_work: Mapping[str, datetime.datetime]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
     """Who did what, and when; never changed and never removed."""
 
@@ -228,6 +240,9 @@ class Ledger(Protocol):
 
     def outcomes(self, run: str) -> Sequence[Outcome]:
         """The latest outcome of each target of a run, in the plan's order; targets without one are left out."""
+
+    def news(self, run: str, *, after: int = 0) -> News:
+        """What was written of a run behind `after`, which is the `last` of an earlier look, and what is at work now."""
 
     def attempts(self, run: str, target: str) -> Sequence[Attempt]:
         """All tries of one target in one run, first to last."""

@@ -20,6 +20,7 @@ from orchestrator.ledger.protocol import (
     AuditEntry,
     Holder,
     Lease,
+    News,
     Request,
     RequestKind,
     Run,
@@ -301,6 +302,23 @@ class SqlLedger:
         """Targets with an intent that no outcome followed, in the plan's order."""
         self._check(run)
         return list(self._transactions.read(lambda connection: _open_tries(connection, run)))
+
+    def news(self, run: str, *, after: int = 0) -> News:
+        """What was written of a run behind `after`, and what is at work now."""
+        self._check(run)
+
+        def look(connection: Connection) -> News:
+            # In this order: what ends between the two reads is among the outcomes, and no longer at work.
+            trying = connection.execute(statements.at_work(run)).all()
+            rows = connection.execute(statements.outcomes_after(run, after)).all()
+            ended = {(row.target, row.attempt) for row in rows}
+            return News(
+                last=rows[-1].id if rows else after,
+                outcomes=[Outcome.from_json(row.data) for row in rows],
+                at_work={row.target: row.started_at for row in trying if (row.target, row.number) not in ended},
+            )
+
+        return self._transactions.read(look)
 
     def attempts(self, run: str, target: str) -> Sequence[Attempt]:
         """All tries of one target in one run, first to last."""

@@ -85,6 +85,24 @@ def tries(run: str, target: str) -> Select[Any]:
     )
 
 
+def at_work(run: str) -> Select[Any]:
+    """Targets whose latest attempt no outcome followed, its number and its start, the longest first."""
+    return (
+        select(_tried.target, _tried.number, _tried.started_at)
+        .where(_tried.run == run, ~_has_outcome(), ~_has_successor())
+        .order_by(_tried.started_at, _tried.target)
+    )
+
+
+def outcomes_after(run: str, after: int) -> Select[Any]:
+    """Outcomes of a run with a higher id, in the order of writing."""
+    return (
+        select(_ended.id, _ended.target, _ended.attempt, _ended.data)
+        .where(_ended.run == run, _ended.id > after)
+        .order_by(_ended.id)
+    )
+
+
 def unsettled(run: str) -> Select[str, int]:
     """Targets whose latest attempt no outcome followed, and the number of that, in the plan's order."""
     return (

@@ -172,7 +172,9 @@ def test_many_waves_take_no_more_than_eight_lines() -> None:
 def test_a_wave_says_what_it_waits_for() -> None:
     plan = a_plan(a_wave("a", name="canary", gate=GATE, pause=600.0))
     tally = a_tally(plan, WaveStarted(wave="canary", jobs=1), *ended("a"), WaveFinished(wave="canary"))
-    assert "  canary  1/1  gate: asking 1/3" in rows(tally)
+    assert "  canary  1/1  gate: asking" in rows(tally)
+    tally.take(GateAnswered(wave="canary", result=GateResult(kind="command", verdict=Verdict.PASSED, text="0")))
+    assert "  canary  1/1  gate: asking 2/3" in rows(tally)
     tally.take(RunPaused(cause="bake", text="bakes", wave="canary", seconds=432.0))
     assert "  canary  1/1  baking, 7m12s left" in rows(tally)
     tally.take(RunPaused(cause="person", text="until continued", wave="canary"))

@@ -184,8 +184,22 @@ def test_the_longest_at_work_come_first() -> None:
     tally.take(JobFinished(outcome=an_outcome("t1")))
     assert picture_of(tally).longest == (("t0", 5.0), ("t2", 3.0), ("t3", 2.0))
 
-    tally.began_before("t4", 60.0)
-    assert picture_of(tally).longest == (("t4", 60.0), ("t0", 5.0), ("t2", 3.0))
+
+def test_whoever_comes_late_is_told_since_when_it_runs() -> None:
+    clock = Clock()
+    tally = a_tally(a_plan(*(f"t{number}" for number in range(9))), clock=clock)
+    for number in range(6):
+        for event in ended(f"t{number}"):
+            tally.take(event)
+    for number in (6, 7, 8):
+        tally.take(JobStarted(job=a_job(f"t{number}")))
+    clock.now += 1
+    tally.come_late(90.0, {"t6": 3.0, "t7": 60.0, "t0": 80.0})
+
+    picture = picture_of(tally)
+    assert picture.seconds == 90.0
+    assert picture.longest == (("t7", 60.0), ("t6", 3.0), ("t8", 0.0))
+    assert picture.rate == 0
 
 
 def test_a_wave_goes_through_its_states() -> None:
@@ -209,7 +223,7 @@ def test_a_wave_goes_through_its_states() -> None:
     assert picture_of(tally).waves[0].seconds_left == 432
     tally.take(RunContinued(text="it has baked"))
     canary_is(WaveState.ASKING)
-    assert picture_of(tally).waves[0].asking == (1, 3)
+    assert picture_of(tally).waves[0].asking is None
     passed = GateResult(kind="command", verdict=Verdict.PASSED, text="0")
     tally.take(GateAnswered(wave="canary", result=passed))
     assert picture_of(tally).waves[0].asking == (2, 3)
@@ -228,6 +242,18 @@ def test_a_gate_that_is_answered_once_for_all_its_measurements_is_over() -> None
     tally = a_tally(plan, WaveStarted(wave="canary", jobs=1), *ended("a"), WaveFinished(wave="canary"))
     tally.take(GateAnswered(wave="canary", result=passed))
 
+    assert picture_of(tally).waves[0].state is WaveState.DONE
+
+
+def test_a_person_may_overrule_a_gate_that_was_not_asked_often_enough() -> None:
+    unclear = GateResult(kind="command", verdict=Verdict.INCONCLUSIVE, text="exit 75", measurements=2)
+    overruled = GateResult(kind="person", verdict=Verdict.PASSED, text="continued by ann", measurements=2)
+    tally = a_tally(a_plan(a_wave("a", name="canary", gate=GATE)), *ended("a"), WaveFinished(wave="canary"))
+    tally.take(GateAnswered(wave="canary", result=unclear))
+    tally.take(RunPaused(cause="gate", text="inconclusive", wave="canary"))
+    assert picture_of(tally).waves[0].state is WaveState.WAITING
+    tally.take(RunContinued(text="continued by ann"))
+    tally.take(GateAnswered(wave="canary", result=overruled))
     assert picture_of(tally).waves[0].state is WaveState.DONE
 
 
