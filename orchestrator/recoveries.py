@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
-from orchestrator.rollout.backlog import Budget, is_server_down
+from orchestrator.rollout.budgets import Budget, is_server_down
 from orchestrator.tenants import Target
 
 #: statuses that a later `resume` of the same run takes up

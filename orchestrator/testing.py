@@ -16,6 +16,7 @@ def test_my_listener():
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -189,16 +190,25 @@ class ScriptedExecutor:
             self.finish(target, Status.LOST if cancel else None)
 
 
+#: when a fake clock begins, unless it is told
+_SUNDAY_MORNING = datetime.datetime(2026, 11, 22, 7, 31, tzinfo=datetime.UTC)
+
+
 class FakeClock(Clock):
     """Time that passes at once, and only while a run waits; delays are exactly as long as they were meant."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: datetime.datetime = _SUNDAY_MORNING) -> None:
         #: seconds that have passed
         self.seconds = 0.0
+        self.began = began
 
     def now(self) -> float:
         """Seconds that have passed."""
         return self.seconds
+
+    def utc(self) -> datetime.datetime:
+        """When it began, and the seconds that have passed since."""
+        return self.began + datetime.timedelta(seconds=self.seconds)
 
     def receive(self, inbox: SimpleQueue[Item], seconds: float) -> Item:
         """What is there already; otherwise the time passes."""

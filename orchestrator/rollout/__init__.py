@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from orchestrator.rollout.backlog import is_server_down
 from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames, summarise_waves
+from orchestrator.rollout.controls import Controls, Mailbox
 from orchestrator.rollout.delays import Clock
-from orchestrator.rollout.driving import execute, notify
+from orchestrator.rollout.driving import execute
+from orchestrator.rollout.gates import Measurer, Outside
+from orchestrator.rollout.jobs import notify
 from orchestrator.rollout.signals import StopCause, StopSignal
 
 __all__ = [
     "Clock",
     "Conclusion",
+    "Controls",
     "HaltCause",
+    "Mailbox",
+    "Measurer",
+    "Outside",
     "StopCause",
     "StopSignal",
     "WaveStatus",

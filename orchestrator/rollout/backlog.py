@@ -1,4 +1,4 @@
-"""Which job may run next, and how many failures are too many."""
+"""Which job may run next."""
 
 from __future__ import annotations
 
@@ -6,40 +6,9 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from orchestrator.outcomes import FAILING, FailureKind, Outcome, some_names
 from orchestrator.plans import Job, Plan
 from orchestrator.rollout.delays import Delays
-from orchestrator.rollout.servers import FILES, Servers
-
-
-def is_server_down(outcome: Outcome) -> bool:
-    """Whether a target failed with its whole server; it halts nothing while other servers have work to do."""
-    failure = outcome.failure
-    return outcome.server != FILES and failure is not None and failure.kind is FailureKind.SERVER
-
-
-class Budget:
-    """Failures so far against how many are tolerated; a server that is down counts once."""
-
-    def __init__(self, place: str, limit: int | None) -> None:
-        self._place = place
-        self._limit = limit
-        self._counted: dict[str, Outcome] = {}
-
-    def add(self, outcome: Outcome) -> None:
-        """Count the outcome if it is a failure."""
-        if outcome.status not in FAILING:
-            return
-        key = f"server {outcome.server}" if is_server_down(outcome) else f"target {outcome.target}"
-        self._counted.setdefault(key, outcome)
-
-    def overdraft(self) -> str | None:
-        """What to say when the failures exceed the limit, None while they do not."""
-        if self._limit is None or len(self._counted) <= self._limit:
-            return None
-        failed = list(self._counted.values())
-        noun = "failure exceeds" if len(failed) == 1 else "failures exceed"
-        return f"{len(failed)} {noun} max_failures {self._limit} of {self._place}: {some_names(failed)}"
+from orchestrator.rollout.servers import Servers
 
 
 class Backlog:
@@ -103,6 +72,24 @@ class Backlog:
         """Take out the jobs of a server that wait for nothing but their turn."""
         jobs = [job for _, _, job in self._ready.pop(server, ())] + self._delays.take_out(server)
         return sorted(jobs, key=lambda job: self._order[job.target])
+
+    def withdraw(self, target: str) -> Job | None:
+        """Take out the job of one target, whatever it waits for; None when it waits for nothing here."""
+        for queue in self._ready.values():
+            for entry in queue:
+                if entry[2].target == target:
+                    queue.remove(entry)
+                    heapq.heapify(queue)
+                    return entry[2]
+        if target in self._needs:
+            del self._needs[target]
+            return next(job for jobs in self._behind.values() for job in jobs if job.target == target)
+        return self._delays.withdraw(target)
+
+    def extend(self, jobs: Iterable[Job]) -> None:
+        """Give places behind all others to jobs that were not in the plan."""
+        for job in jobs:
+            self._order.setdefault(job.target, len(self._order))
 
     def leave(self, job: Job) -> None:
         """The job is no longer in flight."""

@@ -7,12 +7,13 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import ExitCode, LeaseLost, OrchestratorError
-from orchestrator.outcomes import FAILING, Outcome, Reason, RunStatus, Status, WaveSummary, count
+from orchestrator.ledger.protocol import WaveMark
+from orchestrator.outcomes import FAILING, Outcome, Reason, RunStatus, Status, Verdict, WaveSummary, count
 from orchestrator.plans import Plan
 from orchestrator.rollout.signals import StopCause
 
 #: reasons for leaving a target alone that leave nothing to be done about it
-HARMLESS = frozenset({"at_head", "past", "quarantined", "suspended", "concurrent"})
+HARMLESS = frozenset({"at_head", "past", "quarantined", "suspended", "concurrent", "skipped"})
 AHEAD = "unknown_revision"
 #: code of the failure of a target that stands behind a transaction pooler
 POOLER = "pooler"
@@ -26,6 +27,14 @@ class HaltCause(enum.StrEnum):
     RUN_LEVEL = "run_level"
     INTERRUPTED = "interrupted"
     LEDGER = "ledger"
+    #: the gate of a wave failed
+    GATE = "gate"
+    #: it waits for a person, and not in this process
+    PAUSED = "paused"
+    #: nothing may start now: a window, a freeze, the deadline, or a wave in which nothing could be done
+    DEFERRED = "deferred"
+    #: nobody could say which tenants have joined
+    SWEEP = "sweep"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +43,19 @@ class Halt:
 
     cause: HaltCause
     text: str
+    #: why jobs are put off
+    code: str = "halted"
+
+    @property
+    def status(self) -> Status:
+        """What becomes of jobs that never started."""
+        return Status.DEFERRED if self.cause is HaltCause.DEFERRED else Status.NOT_STARTED
 
     @property
     def reason(self) -> Reason:
-        """What the jobs that never started are told."""
-        return Reason(code="interrupted" if self.cause is HaltCause.INTERRUPTED else "halted", text=self.text)
+        """What they are told."""
+        own = {HaltCause.INTERRUPTED: "interrupted", HaltCause.PAUSED: "paused", HaltCause.DEFERRED: self.code}
+        return Reason(code=own.get(self.cause, "halted"), text=self.text)
 
 
 class WaveStatus(enum.StrEnum):
@@ -49,6 +66,7 @@ class WaveStatus(enum.StrEnum):
     DEFERRED = "deferred"
     HALTED = "halted"
     INTERRUPTED = "interrupted"
+    PAUSED = "paused"
     NOT_STARTED = "not_started"
 
 
@@ -62,6 +80,8 @@ class Left:
     put_off: frozenset[str]
     #: targets whose outcome the ledger has
     recorded: frozenset[str]
+    #: how far it is with the waves that it has reached
+    marks: tuple[WaveMark, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +112,20 @@ def conclude(
     finished: Mapping[str, Outcome],
     left: Left,
     *,
+    halt: Halt | None,
     interrupted: StopCause | None,
     error: OrchestratorError | None,
 ) -> Conclusion:
     """Sum up a run; `finished` has an outcome for each job."""
     own = tuple(finished[job.target] for job in plan.jobs)
-    status, exit_code = _ending(own, plan, left, interrupted, error)
+    status, exit_code = _ending(own, plan, left, halt, interrupted, error)
     waves = []
+    view = _View(allow_ahead=plan.allow_ahead, interrupted=bool(interrupted), marks=_by_name(left.marks))
     for name, outcomes in _by_wave((*own, *plan.settled), plan).items():
         if not outcomes:
             continue
         begun = name in left.begun or any(outcome.wave == name for outcome in plan.settled)
-        waves.append(_summary(name, outcomes, begun=begun, allow_ahead=plan.allow_ahead, interrupted=bool(interrupted)))
+        waves.append(view.summary(name, outcomes, begun=begun))
     return Conclusion(
         status=status,
         exit_code=exit_code,
@@ -129,22 +151,28 @@ def _ending(
     own: Sequence[Outcome],
     plan: Plan,
     left: Left,
+    halt: Halt | None,
     interrupted: StopCause | None,
     error: OrchestratorError | None,
 ) -> tuple[RunStatus, ExitCode]:
     outcomes = (*own, *plan.settled)
-    statuses = {outcome.status for outcome in outcomes}
     # A drain that found nothing left to start has changed nothing: such a run ends like any other.
     undone = {Status.NOT_STARTED, Status.LOST, Status.DEFERRED} & {outcome.status for outcome in own}
     if interrupted and not error and undone:
         return RunStatus.INTERRUPTED, interrupted.exit_code
     if isinstance(error, LeaseLost):
         return RunStatus.HALTED, error.exit_code
-    if error or left.put_off or Status.NOT_STARTED in statuses:
+    not_started = [outcome for outcome in outcomes if outcome.status is Status.NOT_STARTED]
+    waits = bool(not_started) and all(outcome.reason and outcome.reason.code == "paused" for outcome in not_started)
+    if not error and (waits or (halt and halt.cause is HaltCause.PAUSED)):
+        return RunStatus.PAUSED, ExitCode.PAUSED
+    ends_it = halt is not None and halt.cause in {HaltCause.GATE, HaltCause.SWEEP}
+    cut_off = left.put_off and not (halt and halt.cause is HaltCause.DEFERRED)
+    if error or cut_off or not_started or ends_it:
         return RunStatus.HALTED, _failures_exit(outcomes)
     if any(blames(outcome, allow_ahead=plan.allow_ahead) for outcome in outcomes):
         return RunStatus.FAILED, _failures_exit(outcomes)
-    if Status.DEFERRED in statuses:
+    if any(outcome.status is Status.DEFERRED for outcome in outcomes):
         return RunStatus.PAUSED, ExitCode.PAUSED
     return RunStatus.SUCCEEDED, ExitCode.OK
 
@@ -155,29 +183,58 @@ def _failures_exit(outcomes: Sequence[Outcome]) -> ExitCode:
     return ExitCode.REFUSED if codes == {POOLER} else ExitCode.FAILURES
 
 
-def summarise_waves(outcomes: Sequence[Outcome], *, interrupted: bool) -> tuple[WaveSummary, ...]:
-    """How the waves of a recorded run ended, from its outcomes; those that the plan had settled belong to none."""
-    waves: dict[str, list[Outcome]] = {}
+def summarise_waves(
+    outcomes: Sequence[Outcome], *, interrupted: bool, marks: Sequence[WaveMark] = (), order: Sequence[str] = ()
+) -> tuple[WaveSummary, ...]:
+    """How the waves of a recorded run ended, from its outcomes; those that the plan had settled belong to none.
+
+    `order` has the names of the plan's waves as they run.
+    """
+    waves: dict[str, list[Outcome]] = {name: [] for name in order}
     for outcome in outcomes:
         if outcome.wave is not None:
             waves.setdefault(outcome.wave, []).append(outcome)
+    view = _View(allow_ahead=False, interrupted=interrupted, marks=_by_name(marks))
     return tuple(
-        _summary(name, own, begun={outcome.status for outcome in own} != {Status.NOT_STARTED}, interrupted=interrupted)
+        view.summary(name, own, begun={outcome.status for outcome in own} != {Status.NOT_STARTED})
         for name, own in waves.items()
+        if own
     )
 
 
-def _summary(
-    name: str, outcomes: Sequence[Outcome], *, begun: bool, interrupted: bool, allow_ahead: bool = False
-) -> WaveSummary:
-    how = _wave_status(outcomes, allow_ahead=allow_ahead, interrupted=interrupted) if begun else WaveStatus.NOT_STARTED
-    return WaveSummary(name=name, status=how.value, counts=count(outcomes))
+def _by_name(marks: Iterable[WaveMark]) -> dict[str, WaveMark]:
+    return {mark.wave: mark for mark in marks}
 
 
-def _wave_status(outcomes: Sequence[Outcome], *, allow_ahead: bool, interrupted: bool) -> WaveStatus:
-    statuses = {outcome.status for outcome in outcomes}
-    if Status.NOT_STARTED in statuses:
-        return WaveStatus.INTERRUPTED if interrupted else WaveStatus.HALTED
-    if any(blames(outcome, allow_ahead=allow_ahead) for outcome in outcomes):
-        return WaveStatus.FAILED
-    return WaveStatus.DEFERRED if Status.DEFERRED in statuses else WaveStatus.SUCCEEDED
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """From where waves are looked at."""
+
+    allow_ahead: bool
+    interrupted: bool
+    marks: Mapping[str, WaveMark]
+
+    def summary(self, name: str, outcomes: Sequence[Outcome], *, begun: bool) -> WaveSummary:
+        """How one wave ended."""
+        mark = self.marks.get(name) or WaveMark(wave=name)
+        how = self._status(outcomes, mark) if begun else WaveStatus.NOT_STARTED
+        return WaveSummary(
+            name=name,
+            status=how.value,
+            counts=count(outcomes),
+            gate=mark.gate,
+            started_at=mark.started_at,
+            finished_at=mark.finished_at,
+        )
+
+    def _status(self, outcomes: Sequence[Outcome], mark: WaveMark) -> WaveStatus:
+        not_started = [outcome for outcome in outcomes if outcome.status is Status.NOT_STARTED]
+        if any(outcome.reason and outcome.reason.code == "paused" for outcome in not_started):
+            return WaveStatus.PAUSED
+        if not_started:
+            return WaveStatus.INTERRUPTED if self.interrupted else WaveStatus.HALTED
+        refused = mark.gate is not None and mark.gate.verdict is Verdict.FAILED
+        if refused or any(blames(outcome, allow_ahead=self.allow_ahead) for outcome in outcomes):
+            return WaveStatus.FAILED
+        deferred = any(outcome.status is Status.DEFERRED for outcome in outcomes)
+        return WaveStatus.DEFERRED if deferred else WaveStatus.SUCCEEDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import heapq
 import itertools
 import random
@@ -18,11 +19,15 @@ Item = TypeVar("Item")
 
 
 class Clock:
-    """Monotonic seconds; a run waits through it only, so that a test can let the time pass."""
+    """Time as a run sees it, and waits for it; through this only, so that a test can let it pass."""
 
     def now(self) -> float:
         """Seconds since some moment."""
         return time.monotonic()
+
+    def utc(self) -> datetime.datetime:
+        """What a clock on the wall says, for windows and for what a later runner has to know."""
+        return datetime.datetime.now(datetime.UTC)
 
     def receive(self, inbox: SimpleQueue[Item], seconds: float) -> Item:
         """The next item; raises `queue.Empty` when none comes in so many seconds."""
@@ -59,6 +64,15 @@ class Delays:
             self._heap = [entry for entry in self._heap if entry[2].server != server]
             heapq.heapify(self._heap)
         return found
+
+    def withdraw(self, target: str) -> Job | None:
+        """Take out the job of one target; None when there is none."""
+        found = next((entry for entry in self._heap if entry[2].target == target), None)
+        if found is None:
+            return None
+        self._heap.remove(found)
+        heapq.heapify(self._heap)
+        return found[2]
 
     @property
     def next_due(self) -> float | None:

@@ -43,7 +43,7 @@ class TestOrder:
 
     def test_events_come_in_order(self) -> None:
         driven = drive(a_plan(a_wave("a", name="canary"), a_wave("b", name="rest")))
-        assert driven.listener.names == ["WaveStarted", "JobStarted", "JobFinished"] * 2
+        assert driven.listener.names == ["WaveStarted", "JobStarted", "JobFinished", "WaveFinished"] * 2
         assert [event.wave for event in driven.listener.events if isinstance(event, WaveStarted)] == ["canary", "rest"]
 
     def test_no_more_jobs_in_flight_than_the_wave_allows(self) -> None:

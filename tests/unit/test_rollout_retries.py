@@ -16,7 +16,7 @@ from orchestrator.outcomes import FailureKind, Outcome, Reason, RunStatus, Statu
 from orchestrator.plans import Retries
 from orchestrator.rollout import StopCause
 from orchestrator.rollout.delays import JITTER, Clock
-from orchestrator.rollout.driving import LONGEST_SLEEP
+from orchestrator.rollout.jobs import LONGEST_SLEEP
 from orchestrator.testing import FakeClock, Script, a_failure, a_job, a_plan, a_wave, an_outcome
 from tests.unit.rollout_drives import BrokenLedger, Drive, drive, statuses, submitted
 
@@ -51,7 +51,7 @@ class TestBusyTargets:
         assert driven.listener.names == [
             "WaveStarted",
             *["JobStarted", "JobDeferred"] * 2,
-            *["JobStarted", "JobFinished"],
+            *["JobStarted", "JobFinished", "WaveFinished"],
         ]
 
     def test_each_try_stands_in_the_ledger(self) -> None:

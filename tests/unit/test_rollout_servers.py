@@ -294,5 +294,11 @@ class TestACrowdedServer:
     def test_each_try_is_told(self) -> None:
         world = World(fleet("s1", each=1), self.room(0, until=1.0))
         world.run()
-        assert world.listener.names == ["WaveStarted", *["JobStarted", "JobDeferred"] * 2, "JobStarted", "JobFinished"]
+        assert world.listener.names == [
+            "WaveStarted",
+            *["JobStarted", "JobDeferred"] * 2,
+            "JobStarted",
+            "JobFinished",
+            "WaveFinished",
+        ]
         assert len([event for event in world.listener.events if isinstance(event, JobStarted)]) == 3

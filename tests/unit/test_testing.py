@@ -58,7 +58,7 @@ def test_the_example_of_the_module_runs() -> None:
     conclusion = rollout.execute(run.id, plan, executor.submit, ledger, [listener])
     assert conclusion.exit_code is ExitCode.FAILURES
     assert [outcome.status for outcome in conclusion.outcomes] == [Status.UPGRADED, Status.FAILED]
-    assert listener.names == ["WaveStarted", *["JobStarted", "JobFinished"] * 2]
+    assert listener.names == ["WaveStarted", *["JobStarted", "JobFinished"] * 2, "WaveFinished"]
 
 
 def test_a_held_executor_answers_when_told_and_loses_the_rest_when_cancelled() -> None:
