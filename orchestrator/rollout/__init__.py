@@ -5,7 +5,7 @@ Knows no Alembic, no SQL and no YAML; whatever runs a job is behind one callable
 
 from __future__ import annotations
 
-from orchestrator.rollout.backlog import is_server_down
+from orchestrator.rollout.budgets import is_server_down
 from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, blames, summarise_waves
 from orchestrator.rollout.controls import Controls, Mailbox
 from orchestrator.rollout.delays import Clock

@@ -14,7 +14,7 @@ from orchestrator.plans import UNTIL_CONTINUED, Plan
 from orchestrator.rollout import StopCause
 from orchestrator.testing import a_plan, a_wave
 from tests.unit.rollout_drives import statuses
-from tests.unit.rollout_worlds import GATE, World, answer, resumed, wave
+from tests.unit.rollout_worlds import GATE, OPS, World, answer, resumed, wave
 
 
 class TestBaking:
