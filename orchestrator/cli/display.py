@@ -56,12 +56,21 @@ class TerminalProgress:
         for text, mood in told(event, self.tally):
             self._messages.put(Part(text, mood))
         match event:
-            case RunStarted() if self.tally.jobs:
-                self._open()
+            case RunStarted():
+                self.begin("begins")
             case RunHalted(cause=cause) if cause != INTERRUPTED:
                 self._messages.put(Part(halted(event), Mood.WARNING))
             case _:
                 pass
+
+    def begin(self, verb: str) -> None:  # noqa: ARG002 - the picture needs no verb
+        """Draw from now on; nothing where nothing is due."""
+        if self._thread is not None or not self.tally.jobs:
+            return
+        if self._stream is sys.stderr:
+            sys.stderr = _Above(self._stream, self.announce)
+        self._thread = threading.Thread(target=self._redraw, name="orchestrate-display", daemon=True)
+        self._thread.start()
 
     def announce(self, text: str) -> None:
         """Say something above the picture; a signal handler may call it."""
@@ -96,13 +105,6 @@ class TerminalProgress:
                 yield Part(frames.cut(part.text, width * MOST_LINES, self._encoding), part.mood)
         except Empty:
             return
-
-    def _open(self) -> None:
-        if self._thread is None:
-            if self._stream is sys.stderr:
-                sys.stderr = _Above(self._stream, self.announce)
-            self._thread = threading.Thread(target=self._redraw, name="orchestrate-display", daemon=True)
-            self._thread.start()
 
     def _redraw(self) -> None:
         while True:

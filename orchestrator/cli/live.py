@@ -45,7 +45,7 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     """Do it, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
-    with _reported(common, record), progress.shown(common.screen, lines=_streams(common)) as shown:
+    with _reported(common, record), progress.shown(common.screen, lines=streams(common)) as shown:
         listeners: list[Listener] = [record, shown, _completion(project), _aborted(common, stop)]
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
@@ -60,7 +60,7 @@ def view(common: Common) -> View:
     return View(width=common.screen.width, verbose=common.verbose)
 
 
-def _streams(common: Common) -> bool:
+def streams(common: Common) -> bool:
     """Whether events go to a terminal line by line, where no picture can stand between them."""
     return common.output is Format.JSONL and sys.stdout.isatty()
 

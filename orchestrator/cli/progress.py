@@ -20,7 +20,6 @@ from orchestrator.reports.words import duration
 
 if TYPE_CHECKING:
     from orchestrator.events import BudgetChanged, Event, GateAnswered, RunHalted, RunPaused
-    from orchestrator.plans import Plan
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.01
@@ -42,6 +41,9 @@ class Progress(Protocol):
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+
+    def begin(self, verb: str) -> None:
+        """Start to show what the tally has; a run that has just started does so by itself."""
 
     def announce(self, text: str) -> None:
         """Say what a signal has asked for; called by its handler, in the middle of anything."""
@@ -72,10 +74,8 @@ class PlainProgress:
         for text, mood in told(event, self.tally):
             self._say(text, mood)
         match event:
-            case deferred.events.RunStarted(run=run, plan=plan):
-                self._said_at = self._clock()
-                self._say_begin(run, plan)
-                threading.Thread(target=self._beat, daemon=True).start()
+            case deferred.events.RunStarted():
+                self.begin("begins")
             case deferred.events.WaveStarted(wave=wave, jobs=jobs):
                 self._say_wave(wave, jobs)
             case deferred.events.WaveFinished(wave=wave):
@@ -87,11 +87,19 @@ class PlainProgress:
         if self._is_time():
             self._say_progress()
 
+    def begin(self, verb: str) -> None:
+        """Say which run it is, so that it can be found; nothing where nothing is due."""
+        picture = self.tally.picture()
+        self._said_at, self._said_ended = self._clock(), self.tally.ended
+        if picture is not None and picture.jobs:
+            self._say(f"run {picture.run} {verb}: {picture.command} of {counted(picture.jobs, 'target')}")
+        threading.Thread(target=self._beat, daemon=True).start()
+
     def announce(self, text: str) -> None:
         """Past Python's buffers: the handler may have interrupted a write to them. A `^C` gives way."""
         clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
         with contextlib.suppress(OSError, ValueError):
-            os.write(sys.stderr.fileno(), f"{clear}{text}\n".encode())
+            os.write(sys.stderr.fileno(), f"{clear}{terminals.visible(text)}\n".encode())
 
     def close(self) -> None:
         """Lines stay; nothing comes after them."""
@@ -110,10 +118,6 @@ class PlainProgress:
         enough = max(1, self.tally.jobs * SHARE_BETWEEN_LINES)
         is_later = self._clock() - self._said_at >= SECONDS_BETWEEN_LINES
         return is_later and self.tally.ended - self._said_ended >= enough
-
-    def _say_begin(self, run: str, plan: Plan) -> None:
-        if self.tally.jobs:
-            self._say(f"run {run} begins: {plan.command} of {counted(self.tally.jobs, 'target')}")
 
     def _say_wave(self, name: str, jobs: int) -> None:
         self._begun[name] = self._clock()
@@ -158,6 +162,9 @@ class SilentProgress:
     def __call__(self, event: Event) -> None:
         """Count."""
         self.tally.take(event)
+
+    def begin(self, verb: str) -> None:
+        """Nothing to show."""
 
     def announce(self, text: str) -> None:
         """Nobody wants to hear it."""

@@ -1,4 +1,4 @@
-"""`orchestrate runs list|show|audit|reconcile|prune`."""
+"""`orchestrate runs list|show|watch|audit|reconcile|prune`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 
 import click
 
-from orchestrator.cli import confirm, deferred, documents, live, options, rolling, suggestions
+from orchestrator.cli import confirm, deferred, documents, live, options, rolling, suggestions, watching
 from orchestrator.cli.groups import Command, Group
 from orchestrator.cli.render_records import (
     audit_lines,
@@ -149,3 +149,17 @@ def show_one(run: str | None, target: str | None) -> None:
     records = list(deferred.logs.read(project.settings.log_file, run=report.run, target=target))
     document = story_document(report, outcome, attempts, records)
     documents.answer(common, document=document, rows=[document], lines=story_lines(document, width=common.screen.width))
+
+
+@command.command("watch", cls=Command, short_help="Follow a run from another terminal or machine.")
+@options.run_argument
+@options.common
+def watch(run: str | None) -> None:
+    """Show how far RUN is until it ends, then its report, and exit with its exit code.
+
+    Without RUN it is the live one, else the latest that is open, else the latest. Only the ledger is read. Ctrl-C ends
+    the watching; the run goes on.
+    """
+    common = options.current()
+    project = options.open_records(common)
+    click.get_current_context().exit(watching.watch(common, project, run))

@@ -93,7 +93,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames come when a test draws them."""
-    monkeypatch.setattr(TerminalProgress, "_open", lambda self: None)
+    monkeypatch.setattr(TerminalProgress, "begin", lambda self, verb: None)
 
 
 def fleet(*, waves: int = 1, size: int = 100, settled: int = 0) -> Plan:
