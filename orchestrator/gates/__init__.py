@@ -1,0 +1,104 @@
+"""Gates: what is measured behind a wave, on whose word the next one starts. One module per kind, each with an `ask`."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.gates.questions import Finding, Patience, Question
+from orchestrator.outcomes import GateResult, Outcome, Verdict
+from orchestrator.plans import Gate
+from orchestrator.redaction import first_line, scrub
+from orchestrator.registry.problems import Mistake, legible
+from orchestrator.registry.targets import Surroundings
+from orchestrator.registry.variables import Variables
+from orchestrator.strategy import GateRule
+from orchestrator.tenants import Target
+
+__all__ = ["GateMeasurer"]
+
+logger = logging.getLogger(__name__)
+
+
+class GateMeasurer:
+    """Measures gates, one at a time, and never longer than each may take.
+
+    What it runs is on the side of nobody's thread but its own, so that a server that does not answer holds up nothing
+    beyond its time.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Mapping[str, GateRule],
+        variables: Variables,
+        targets: Mapping[str, Target],
+        root: Path,
+        environment: Mapping[str, str],
+        server_caps: Mapping[str, int] | None = None,
+    ) -> None:
+        """`rules` are by name of the wave as written, `root` is the folder of tenants.yaml, `environment` what
+        commands are told of the run, and `server_caps` as in a plan."""
+        self._rules = rules
+        self._surroundings = Surroundings(root=root, variables=variables, sections=frozenset())
+        self._targets = targets
+        self._environment = environment
+        self._server_caps = server_caps or {}
+        self._closed = threading.Event()
+
+    def measure(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> GateResult:
+        """One measurement behind a wave that has brought up these targets; every fault is a verdict."""
+        finding = self._find(wave, gate, done)
+        logger.info("gate of wave %s: %s, %s", wave, finding.verdict, finding.text)
+        return GateResult(
+            kind=gate.kind,
+            verdict=finding.verdict,
+            text=legible(scrub(finding.text)),
+            at=datetime.datetime.now(datetime.UTC),
+        )
+
+    def close(self) -> None:
+        """End the measurement that is going on; from any thread. None is made after it."""
+        self._closed.set()
+
+    def _find(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> Finding:
+        rule = self._rule(wave)
+        if rule is None or rule.described().digest != gate.digest:
+            text = f"the gate of wave {wave} has changed in tenants.yaml since the plan was made"
+            return Finding(Verdict.INCONCLUSIVE, text)
+        question = Question(
+            rule=rule,
+            wave=wave,
+            done=done,
+            surroundings=self._surroundings,
+            targets=self._targets,
+            server_caps=self._server_caps,
+            environment=self._environment,
+            patience=Patience(rule.timeout, self._closed),
+        )
+        try:
+            return _ask(question)
+        except Mistake as mistake:
+            return Finding(Verdict.INCONCLUSIVE, "; ".join(filter(None, (mistake.text, mistake.remedy))))
+        except Exception as error:
+            logger.exception("the gate of wave %s", wave)
+            said = first_line(scrub(str(error)))
+            return Finding(Verdict.INCONCLUSIVE, f"{type(error).__name__}: {said}".removesuffix(": "))
+
+    def _rule(self, wave: str) -> GateRule | None:
+        """The rule of a wave, or of the wave that grew into it: `ramp` for `ramp-2`."""
+        return self._rules.get(wave) or self._rules.get(re.sub(r"-[0-9]+$", "", wave))
+
+
+def _ask(question: Question) -> Finding:
+    if question.patience.is_over:
+        return question.patience.over()
+    # Only the kinds that are in use are imported.
+    module = importlib.import_module(f"{__name__}.{question.rule.kind}")
+    finding: Finding = module.ask(question)
+    return finding
