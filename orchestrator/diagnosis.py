@@ -8,10 +8,12 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from orchestrator import ledger
+from orchestrator import ledger, notifications, registry
 from orchestrator.errors import OrchestratorError
 from orchestrator.ledger import Ledger
+from orchestrator.notifications import Subscription, Undelivered
 from orchestrator.plans import Condition, Found
+from orchestrator.redaction import scrub
 from orchestrator.registry import Registry
 from orchestrator.revisions import Scripts
 from orchestrator.settings import Settings
@@ -58,8 +60,11 @@ class Patient(Protocol):
         """What to say about a fleet that shrank."""
 
 
-def diagnose(project: Patient) -> list[Check]:
-    """All checks, in the order in which a run needs them; a later one is left out where an earlier one failed."""
+def diagnose(project: Patient, *, notify: bool = False) -> list[Check]:
+    """All checks, in the order in which a run needs them; a later one is left out where an earlier one failed.
+
+    With `notify` each receiver of notifications is sent a message that says that it is a trial.
+    """
     checks = [_tried("tenants.yaml", lambda: _about_registry(project))]
     if checks[-1].verdict is Verdict.FAILED:
         return checks
@@ -72,6 +77,7 @@ def diagnose(project: Patient) -> list[Check]:
     if book.verdict is not Verdict.FAILED:  # it knows how large the fleet was
         checks.append(_about_size(project))
     checks.extend(_about_servers(project))
+    checks.extend(_about_notifications(project, notify=notify))
     return checks
 
 
@@ -130,3 +136,31 @@ def _about_servers(project: Patient) -> Iterator[Check]:
             yield Check(name=name, verdict=Verdict.FAILED, text=found.failure.message, remedy=found.failure.advice)
         else:
             yield Check(name=name, verdict=Verdict.OK, text=f"{found.target.name} is {found.condition.value}")
+
+
+def _about_notifications(project: Patient, *, notify: bool) -> Iterator[Check]:
+    """A run goes on without a receiver that cannot be told anything: a failure only for who asks for a trial."""
+    bad = Verdict.FAILED if notify else Verdict.WARNING
+    fleet = project.registry
+    subscriptions, problems = registry.subscribe(fleet.notifications, project.settings.root)
+    for problem in problems:
+        yield Check(name=f"notification {problem.place}", verdict=bad, text=problem.text, remedy=problem.remedy)
+    for subscription in subscriptions:
+        receiver, name = subscription.receiver, f"notification {subscription.place}"
+        flaw = receiver.flaw() or (_trial(fleet, subscription) if notify else None)
+        words = ", ".join(sorted(subscription.on))
+        if flaw is not None:
+            yield Check(name=name, verdict=bad, text=scrub(f"{receiver.name}: {flaw}"))
+        else:
+            told = "has taken a trial message" if notify else f"is told of {words}"
+            yield Check(name=name, verdict=Verdict.OK, text=scrub(f"{receiver.name} {told}"))
+
+
+def _trial(fleet: Registry, subscription: Subscription) -> str | None:
+    """Why the receiver did not take a message, None when it did."""
+    message = notifications.trial(fleet.project, fleet.environment)
+    try:
+        hanging = notifications.deliver(subscription.receiver, message, subscription.timeout)
+    except Undelivered as error:
+        return str(error)
+    return None if hanging is None else "it did not answer in time"

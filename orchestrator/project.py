@@ -15,12 +15,13 @@ from orchestrator.authoring import RevisionOptions
 from orchestrator.diagnosis import Check, diagnose
 from orchestrator.errors import Refused, ScriptsError, UsageError
 from orchestrator.ledger import Ledger, Run
+from orchestrator.notifications import Notifier
 from orchestrator.offline import Written
 from orchestrator.outcomes import FAILING, Report, RunStatus
 from orchestrator.plans import Command, Condition, Files, Found, Job, Plan, Question, Route
 from orchestrator.registry import Identity, Registry
 from orchestrator.revisions import Scripts, load_config
-from orchestrator.running import Manner, Options, drive, leased
+from orchestrator.running import Manner, Options, drive, leased, operator_here
 from orchestrator.runs import Runs
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
@@ -370,13 +371,19 @@ class Project:
             self._scripts.pop(section)
         return written
 
+    def notifier(self, operator: str | None = None) -> Notifier:
+        """A listener that tells whoever `notifications` of tenants.yaml names; close it when the run is over."""
+        subscriptions, problems = registry.subscribe(self.registry.notifications, self.settings.root)
+        complaints = [str(problem) for problem in problems]
+        return Notifier(subscriptions, operator=operator or operator_here(), complaints=complaints)
+
     def unregistered(self) -> list[str]:
         """Schemas and databases that match the registry's templates, but belong to no tenant."""
         return registry.unregistered(self.registry)
 
-    def doctor(self) -> list[Check]:
-        """Look at everything that a run needs, and say what is missing."""
-        return diagnose(self)
+    def doctor(self, *, notify: bool = False) -> list[Check]:
+        """Look at everything that a run needs, and say what is missing; `notify` sends trial notifications."""
+        return diagnose(self, notify=notify)
 
     def _app(self) -> str | None:
         return next((target.app for target in self.registry.targets if target.app), None)

@@ -21,14 +21,15 @@ _MOODS = {"ok": Mood.GOOD, "warning": Mood.WARNING, _FAILED: Mood.BAD}
 
 
 @click.command("doctor", cls=Command)
+@options.option("--notify", heading="Output", is_flag=True, help="Send each receiver of notifications a trial message.")
 @options.common
-def command() -> None:
+def command(*, notify: bool) -> None:
     """Check files, revisions, servers and the ledger, and say what to do about what is wrong.
 
     Nothing is written. Exits 1 when a check failed.
     """
     common = options.current()
-    checks = options.open_records(common).doctor()  # a registry that is wrong is a finding, not an end
+    checks = options.open_records(common).doctor(notify=notify)  # a registry that is wrong is a finding, not an end
     rows = [
         {"name": check.name, "verdict": check.verdict.value, "text": check.text, "remedy": check.remedy}
         for check in checks

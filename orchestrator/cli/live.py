@@ -18,6 +18,7 @@ from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
 
 if TYPE_CHECKING:
     from orchestrator.events import Event, Listener, RunStarted
+    from orchestrator.notifications import Notifier
     from orchestrator.project import Project
     from orchestrator.rollout import StopSignal
 
@@ -45,8 +46,13 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     """Do it, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
-    with _reported(common, record), progress.shown(common.screen, lines=streams(common)) as shown:
-        listeners: list[Listener] = [record, shown, _completion(project), _aborted(common, stop)]
+    # The report comes first: nobody waits for it because a receiver of notifications hangs.
+    with (
+        _notified(common, project) as notifier,
+        _reported(common, record),
+        progress.shown(common.screen, lines=streams(common)) as shown,
+    ):
+        listeners: list[Listener] = [record, shown, notifier, _completion(project), _aborted(common, stop)]
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
         with signals.draining(stop, shown.tally, shown.announce):
@@ -107,6 +113,28 @@ class _Record:
             duration_s=(datetime.datetime.now(datetime.UTC) - self._started_at).total_seconds(),
             outcomes=(*self._outcomes.values(), *rest, *plan.settled),
         )
+
+
+@contextlib.contextmanager
+def _notified(common: Common, project: Project) -> Iterator[Notifier]:
+    """A listener that sends notifications; what of them is lost is said at the end, and changes no exit code."""
+    notifier = project.notifier()
+    for text in notifier.complaints:
+        common.screen.complain(f"no notification: {text}", Mood.WARNING)
+    try:
+        yield notifier
+    finally:
+        for line in _sent(common, notifier):
+            common.screen.complain(line, Mood.WARNING)
+
+
+def _sent(common: Common, notifier: Notifier) -> Sequence[str]:
+    """Wait for what is not sent yet; Ctrl-C ends the wait, and not the command: the run is over."""
+    try:
+        with common.screen.waiting("sending notifications; Ctrl-C to leave it at that"):
+            return notifier.close()
+    except KeyboardInterrupt:
+        return notifier.close(0)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from orchestrator.registry.discovery import unregistered
 from orchestrator.registry.loading import identify, load
+from orchestrator.registry.notifications import subscribe
 from orchestrator.registry.registries import Identity, Pattern, Registry, refuse_unconfirmed
 from orchestrator.registry.scalars import read_duration
 from orchestrator.registry.schemas import json_schema
@@ -15,5 +16,6 @@ __all__ = [
     "load",
     "read_duration",
     "refuse_unconfirmed",
+    "subscribe",
     "unregistered",
 ]

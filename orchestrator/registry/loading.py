@@ -16,6 +16,7 @@ from orchestrator.registry.discovery import pattern_of
 from orchestrator.registry.exposure import exposed
 from orchestrator.registry.layers import Layer, Origin
 from orchestrator.registry.models import AnySource, RegistryFile, TenantEntry
+from orchestrator.registry.notifications import read_notifications
 from orchestrator.registry.problems import Mistake, Problems
 from orchestrator.registry.registries import Identity, Pattern, Registry
 from orchestrator.registry.sources import read_source, title_of
@@ -105,6 +106,7 @@ class _Loading:
             targets=tuple(targets),
             strategies=read_strategies(file.strategies, self._surroundings, self._problems),
             server_caps=self._server_caps(targets),
+            notifications=read_notifications(file.notifications, self._problems),
             notes=tuple(self._notes(targets, identity.ledger)),
             patterns=tuple(self._patterns()),
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from orchestrator.notifications.rules import Moment
 from orchestrator.registry.scalars import (
     Anything,
     Concurrency,
@@ -256,6 +257,41 @@ class StrategyEntry(Strict):
     sweep: Flag | None = None
 
 
+Moments: TypeAlias = Annotated[
+    list[Moment],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [moment.value for moment in Moment]},
+                {"type": "array", "minItems": 1, "items": {"enum": [moment.value for moment in Moment]}},
+            ]
+        }
+    ),
+]
+
+
+class NotificationEntry(Strict):
+    """Who is told of what happens to runs: a command, a webhook, or an Apprise address."""
+
+    on: Moments | None = None
+    exec: list[Text] | None = Field(default=None, min_length=1, description="program and arguments; JSON on its input")
+    webhook: Text | None = None
+    apprise: Text | None = Field(default=None, description="an Apprise URL; needs the extra `notify`")
+    headers: dict[Text, Text] = {}
+    secret: Text | None = Field(default=None, description="key of the signature of a webhook's body")
+    timeout: Duration = 10.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> NotificationEntry:
+        if sum(kind is not None for kind in (self.exec, self.webhook, self.apprise)) != 1:
+            raise ValueError("a notification is one of `exec`, `webhook` and `apprise`; keep one")
+        if self.webhook is None and (self.headers or self.secret is not None):
+            raise ValueError("`headers` and `secret` belong to a `webhook`; remove them")
+        return self
+
+
 class RegistryFile(Strict):
     """tenants.yaml: the tenants of one project, and how to roll out to them."""
 
@@ -269,4 +305,7 @@ class RegistryFile(Strict):
     tenants: Annotated[dict[Name, Tenant], BeforeValidator(_empty_for_none)] = {}
     sources: Annotated[list[AnySource], BeforeValidator(lambda value: [] if value is None else value)] = []
     strategies: Annotated[dict[Name, StrategyEntry], BeforeValidator(_empty_for_none)] = {}
+    notifications: Annotated[
+        list[NotificationEntry], BeforeValidator(lambda value: [] if value is None else value)
+    ] = []
     ledger: Text | None = None

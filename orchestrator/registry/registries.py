@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from orchestrator.errors import Refused
+from orchestrator.notifications.rules import NotificationRule
 from orchestrator.strategy import Strategy
 from orchestrator.tenants import Hidden, PasswordCommand, Target, Tenant
 
@@ -53,6 +54,8 @@ class Registry:
     strategies: Mapping[str, Strategy]
     #: `host:port` to the most jobs that may run on it at once
     server_caps: Mapping[str, int]
+    #: who is told of what happens to runs; variables in them are not filled in yet
+    notifications: tuple[NotificationRule, ...] = ()
     #: what should be said once
     notes: tuple[str, ...]
     #: what `unregistered` looks through

@@ -21,7 +21,7 @@ Words: TypeAlias = tuple[str, str]
 #: parts of a location that pydantic adds: of a key, and of the two ways to write a password
 _NO_KEYS = frozenset({"[key]", *PASSWORD_FORMS})
 #: below these keys stand secrets, which no problem may show
-_SECRETIVE = frozenset({"password", "connect_args", "headers"})
+_SECRETIVE = frozenset({"password", "connect_args", "headers", "webhook", "apprise", "secret"})
 #: errors of which the words would show the value
 _SHOWING = frozenset({"string_type", "model_type", "model_attributes_type"})
 

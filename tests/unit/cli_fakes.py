@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.events import JobFinished, JobStarted, Listener, RunFinished, RunStarted, WaveStarted
 from orchestrator.ledger import AuditEntry, MemoryLedger, Run
+from orchestrator.notifications import Notifier, Subscription
 from orchestrator.outcomes import FAILING, Failure, FailureKind, Outcome, Reason, Report, RunStatus, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Wave
 from orchestrator.runs import Aborted, Differing, Reconciliation
@@ -129,6 +130,10 @@ class FakeProject:
     ran: dict[str, Any] = dataclasses.field(default_factory=dict)
     revised: dict[str, Any] = dataclasses.field(default_factory=dict)
     closed: bool = False
+    #: whether the doctor was asked for trial messages
+    tried: bool = False
+    subscriptions: tuple[Subscription, ...] = ()
+    complaints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.settings = Settings(config=self.root / "alembic.ini", registry=self.root / "tenants.yaml")
@@ -213,8 +218,12 @@ class FakeProject:
     def unregistered(self) -> list[str]:
         return self.forgotten
 
-    def doctor(self) -> list[Any]:
+    def doctor(self, *, notify: bool = False) -> list[Any]:
+        self.tried = notify
         return self.checks
+
+    def notifier(self) -> Notifier:
+        return Notifier(self.subscriptions, complaints=self.complaints)
 
 
 class FakeRuns:
