@@ -83,12 +83,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         del req, fp, code, msg, headers, newurl
 
 
-_OPENER = urllib.request.build_opener(_NoRedirects)
-
-
 def _post(request: urllib.request.Request, seconds: float) -> None:
     try:
-        with contextlib.closing(_OPENER.open(request, timeout=seconds)):
+        with contextlib.closing(urllib.request.build_opener(_NoRedirects).open(request, timeout=seconds)):
             return
     except urllib.error.HTTPError as error:
         error.close()
