@@ -29,6 +29,8 @@ from orchestrator.plans import Plan
 from orchestrator.redaction import first_line, scrub
 
 NOTIFICATION_FORMAT = "orchestrate.notification/1"
+#: the event of a message that is about no run
+TRIAL = "trial"
 
 #: bytes of a body; what does not fit is left out and counted
 LARGEST_BODY = 20_000
@@ -260,14 +262,13 @@ class Story:
 
 
 def trial(project: str, environment: str) -> Message:
-    """A message that says of itself that it is one for trying things out."""
+    """A message of the usual form for trying things out: its event and its status are those of no run."""
     place = " ".join(part for part in (project, environment) if part)
     identifier = uuid.uuid4().hex
-    body = {
+    body: dict[str, Any] = {
         "format": NOTIFICATION_FORMAT,
         "id": identifier,
-        "event": Moment.FINISHED.value,
-        "trial": True,
+        "event": TRIAL,
         "run": None,
         "project": project,
         "environment": environment,
@@ -275,8 +276,8 @@ def trial(project: str, environment: str) -> Message:
         "revision": [],
         "strategy": None,
         "operator": None,
-        "status": RunStatus.SUCCEEDED.value,
-        "exit_code": 0,
+        "status": None,
+        "exit_code": None,
         "text": f"{place}: a trial of `orchestrate doctor --notify`; nothing was run",
         "targets": 0,
         "counts": dict.fromkeys((status.value for status in Status), 0),
@@ -286,7 +287,7 @@ def trial(project: str, environment: str) -> Message:
         "next": None,
         "at": format_time(datetime.datetime.now(datetime.UTC)),
     }
-    return Message(moment=Moment.FINISHED, id=identifier, body=_fitted(_scrubbed(body)))
+    return Message(moment=Moment.STARTED, id=identifier, body=_fitted(_scrubbed(body)))
 
 
 def _cause(cause: _Cause) -> dict[str, Any]:

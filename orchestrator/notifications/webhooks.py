@@ -66,7 +66,7 @@ class Webhook:
 
     def _request(self, message: Message) -> urllib.request.Request:
         headers = {"Content-Type": "application/json", "User-Agent": "orchestrate", **self.headers}
-        headers |= {EVENT: message.moment.value, DELIVERY: message.id}
+        headers |= {EVENT: str(message.body["event"]), DELIVERY: message.id}
         if self.secret is not None:
             headers[SIGNATURE] = f"sha256={hmac.new(self.secret.encode(), message.data, hashlib.sha256).hexdigest()}"
         # The scheme was checked when the URL was filled in.

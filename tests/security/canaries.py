@@ -40,6 +40,8 @@ class Canary:
     postgres: URL
     mariadb: URL
     http: str
+    #: bodies of the notifications that arrived
+    bodies: list[bytes] = dataclasses.field(default_factory=list)
     #: whether the ledger is on PostgreSQL
     ledger: bool = True
     commands: list[Done] = dataclasses.field(default_factory=list)
@@ -50,6 +52,7 @@ class Canary:
         return {
             "CANARY_PASSWORD": self.password,
             "WRONG_PASSWORD": self.wrong,
+            "CANARY_PASSWORD_HEX": f"{secrets.MARK}-header",
             "WHOLE_URL": self.postgres.render_as_string(hide_password=False),
             "WRONG_HOST": f"{secrets.MARK}0",
             "UNESCAPED_URL": f"postgresql://app:{self.wrong}@127.0.0.1/db",
@@ -84,7 +87,8 @@ class Canary:
             for hit in secrets.found(done.output + "\n" + done.errors, *known)
         ]
         kept = [f"{path}: {hit}" for path in self.files() for hit in secrets.found(path.read_bytes(), *known)]
-        return [*said, *kept, *(f"argument: {one}" for one in self.seen), *self._in_ledger()]
+        sent = [f"notification: {hit}" for body in self.bodies for hit in secrets.found(body, *known)]
+        return [*said, *kept, *sent, *(f"argument: {one}" for one in self.seen), *self._in_ledger()]
 
     def told(self) -> str:
         """The leaks, for a test that fails."""
@@ -127,12 +131,14 @@ def canary(folder: Path, postgres: URL, mariadb: URL) -> Iterator[Canary]:
     with (
         _postgres(postgres, account, password) as mine,
         _mariadb(mariadb, account, password) as theirs,
-        _http() as site,
+        _http() as (site, bodies),
     ):
         folder.mkdir(parents=True)
         histories.write(folder, size=3)
         _write_secrets(folder, password, wrong)
-        made = Canary(folder=folder, password=password, wrong=wrong, postgres=mine, mariadb=theirs, http=site)
+        made = Canary(
+            folder=folder, password=password, wrong=wrong, postgres=mine, mariadb=theirs, http=site, bodies=bodies
+        )
         (folder / "tenants.yaml").write_text(registry(made))
         (folder / "tenants.yaml").chmod(0o600)
         yield made
@@ -165,6 +171,15 @@ tenants:
   file: {{url: "sqlite:///file.db", schema: null}}
 sources:
   - {{type: http, url: "{made.http}", headers: {{Authorization: "Bearer ${{file:token.txt}}"}}}}
+notifications:
+  - {{on: [started, finished], webhook: "{made.http}taken", headers: {{X-Key: "${{CANARY_PASSWORD_HEX}}"}},
+      secret: "${{CANARY_PASSWORD}}"}}
+  - {{on: [started, finished], webhook: "{made.http}refused/${{file:token.txt}}?key=${{file:token.txt}}",
+      headers: {{Authorization: "Bearer ${{file:token.txt}}"}}}}
+  - {{on: finished, webhook: "{made.http}taken", headers: {{X-Password: "${{WRONG_PASSWORD}}"}}}}
+  - {{on: finished, webhook: "https://${{CANARY_PASSWORD}}@127.0.0.1/"}}
+  - {{on: finished, exec: ["sh", "-c", "cat token.txt secret.txt >&2; exit 3"]}}
+  - {{on: finished, apprise: "json://user:${{WRONG_HOST}}@127.0.0.1:1/${{WRONG_HOST}}"}}
 ledger: "postgresql+psycopg://{postgres.username}:${{CANARY_PASSWORD}}@{place}/{postgres.database}"
 """
 
@@ -203,7 +218,12 @@ def _mariadb(server: URL, account: str, password: str) -> Iterator[URL]:
 
 
 class _Directory(http.server.BaseHTTPRequestHandler):
-    """A service that names one tenant to whoever has the token; one of its paths answers nonsense."""
+    """A service that names one tenant to whoever has the token; one of its paths answers nonsense.
+
+    Notifications can be posted to one of its paths.
+    """
+
+    bodies: list[bytes]
 
     def do_GET(self) -> None:
         status = 200 if self.headers["Authorization"] == f"Bearer {TOKEN}" else 403
@@ -211,17 +231,24 @@ class _Directory(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{not json" if self.path == "/nonsense" else b'["directory"]')
 
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200 if self.path == "/taken" else 403)
+        self.end_headers()
+
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its own signature
         pass
 
 
 @contextlib.contextmanager
-def _http() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Directory)
+def _http() -> Iterator[tuple[str, list[bytes]]]:
+    """Its address, and what is posted to it."""
+    bodies: list[bytes] = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Directory,), {"bodies": bodies}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        yield f"http://127.0.0.1:{server.server_address[1]}/", bodies
     finally:
         server.shutdown()
         server.server_close()

@@ -34,6 +34,7 @@ READING = [
     "runs show --target variable",
     "runs audit",
     "doctor",
+    "doctor --notify",
     "completion bash",
 ]
 WRITING = [
@@ -252,10 +253,18 @@ def test_no_command_shows_it(made: Canary) -> None:
 
     upgraded = next(done for done in made.commands if "first.json" in done.command)
     assert json.loads((made.folder / "first.json").read_text())["counts"]["upgraded"] >= 6, f"{upgraded}"
+    events = [json.loads(body)["event"] for body in made.bodies]
+    assert {"started", "finished", "trial"} == set(events), events
+    complaints = [done for done in made.commands if "not delivered to `sh`: it ended with status 3: ***" in done.errors]
+    assert len(complaints) >= 6
+    assert all("no notification: tenants.yaml:" in done.errors for done in complaints)
+    assert all("not delivered to apprise json: Apprise could not send it" in done.errors for done in complaints)
     # Plain Alembic stops at the tenant on MariaDB that a downgrade has left behind; nothing is there to abort.
     failed = [f"{done}" for done in made.commands if done.exit_status not in (0, 4, 5)]
     assert [
-        one for one in failed if not one.startswith(("orchestrate abort", "orchestrate revision", "alembic "))
+        one
+        for one in failed
+        if not one.startswith(("orchestrate abort", "orchestrate revision", "orchestrate doctor --notify", "alembic "))
     ] == []
     assert not made.leaks(), made.told()
 

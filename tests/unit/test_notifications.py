@@ -410,7 +410,7 @@ def test_apprise_sends_a_short_message(site: Service, capfd: pytest.CaptureFixtu
     assert (body["title"], body["type"]) == ("billing test: halted", "failure")
     assert body["message"].splitlines()[1] == f"orchestrate resume {RUN}"
     send(address, message=trial("billing", "test"))
-    assert site.taken[1].body["type"] == "success"
+    assert (site.taken[1].body["type"], site.taken[1].body["title"]) == ("info", "billing test: trial")
     site.answers = [500]
     with pytest.raises(Undelivered, match=r"Apprise could not send it: .*500"):
         send(address)
