@@ -21,9 +21,7 @@ Position: TypeAlias = tuple[int, int]
 LARGEST_FILE = 32 * 1024 * 1024
 DEEPEST_NESTING = 40
 #: below these keys stand secrets, which no problem may show
-SECRETIVE = frozenset(
-    {"password", "connect_args", "headers", "url", "http", "ledger", "webhook", "apprise", "secret"}
-)
+SECRETIVE = frozenset({"password", "connect_args", "headers", "url", "http", "ledger", "webhook", "apprise", "secret"})
 #: aliases that are told one by one
 MOST_ALIASES = 50
 
