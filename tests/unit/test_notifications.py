@@ -132,7 +132,7 @@ def send(receiver: Receiver, seconds: float = 5.0, message: Message | None = Non
         ([RunFinished(report=report(RunStatus.HALTED))], ["halted"]),
         ([halted("interrupted"), RunFinished(report=report(RunStatus.INTERRUPTED))], ["interrupted"]),
         ([halted("interrupted"), RunFinished(report=report(RunStatus.ABORTED))], ["interrupted"]),
-        ([halted("deadline"), RunFinished(report=report(RunStatus.PAUSED))], ["paused"]),
+        ([halted("deferred"), RunFinished(report=report(RunStatus.PAUSED))], ["paused"]),
         (
             [RunPaused(cause="person", text="x"), halted("paused"), RunFinished(report=report(RunStatus.PAUSED))],
             ["paused", "finished"],
