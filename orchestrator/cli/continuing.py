@@ -24,6 +24,6 @@ def go_on(verb: str, run: str | None, execution: shared.Execution) -> None:
     if report is None:
         text = f"nothing to {verb}"
         document = {"format": NOTHING_FORMAT, "text": text}
-        documents.answer(common, document=document, rows=[document], lines=[Line(text, Mood.GOOD)])
+        documents.answer(common, document=document, rows=[document], lines=[Line(text, Mood.GOOD)], nothing=text)
         return
     click.get_current_context().exit(report.exit_code)

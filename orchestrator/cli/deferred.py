@@ -21,27 +21,31 @@ if TYPE_CHECKING:
         strategy,
     )
     from orchestrator.cli import display
+    from orchestrator.reports import github, prometheus
 
 __all__ = [
     "adoption",
     "authoring",
     "display",
     "events",
+    "github",
     "ledger",
     "logs",
     "outcomes",
     "plans",
     "project",
+    "prometheus",
     "registry",
     "rollout",
     "selectors",
     "strategy",
 ]
 
+_PACKAGES = {"display": __package__, "github": "orchestrator.reports", "prometheus": "orchestrator.reports"}
+
 
 def __getattr__(name: str) -> Any:
     """Import the module of that name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    package = __package__ if name == "display" else "orchestrator"
-    return importlib.import_module(f"{package}.{name}")
+    return importlib.import_module(f"{_PACKAGES.get(name, 'orchestrator')}.{name}")

@@ -61,6 +61,10 @@ class Command(click.Command):
         _format_options(self.get_params(ctx), ctx, formatter)
 
 
+class Reporting(Command):
+    """A command that answers with the report of a run, which has more forms than JSON."""
+
+
 def _guarded(args: list[str], options_with_value: frozenset[str]) -> Iterator[str]:
     previous = ""
     for position, argument in enumerate(args):

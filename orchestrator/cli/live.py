@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from orchestrator.cli import deferred, documents, progress, signals, suggestions
@@ -13,16 +15,21 @@ from orchestrator.cli.options import Common, Execution, Format
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import closing_lines, report_lines
 from orchestrator.cli.terminals import Mood
-from orchestrator.errors import ExitCode, OrchestratorError
+from orchestrator.errors import ExitCode, OrchestratorError, SettingsError
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
+from orchestrator.redaction import scrub
+from orchestrator.reports import workflow
 
 if TYPE_CHECKING:
     from orchestrator.events import Event, Listener, RunStarted
     from orchestrator.notifications import Notifier
     from orchestrator.project import Project
+    from orchestrator.reports.prometheus import Gauges
     from orchestrator.rollout import StopSignal
 
 LATEST_RUNS = 20
+#: for the latest one that succeeded
+RUNS_LOOKED_AT = 200
 
 Answer_co = TypeVar("Answer_co", bound="Report | None", covariant=True)
 
@@ -46,13 +53,16 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     """Do it, show how it goes, and write the report on every way out."""
     stop = deferred.rollout.StopSignal()
     record = _Record()
+    gauges = _gauges(project, execution)
     # The report comes first: nobody waits for it because a receiver of notifications hangs.
     with (
         _notified(common, project) as notifier,
-        _reported(common, record),
+        _reported(common, record, gauges),
         progress.shown(common.screen, lines=streams(common)) as shown,
     ):
         listeners: list[Listener] = [record, shown, notifier, _completion(project), _aborted(common, stop)]
+        if gauges is not None:
+            listeners.append(gauges)
         if common.output is Format.JSONL:
             listeners.append(_json_lines(common))
         with signals.draining(stop, shown.tally, shown.announce):
@@ -138,7 +148,7 @@ def _sent(common: Common, notifier: Notifier) -> Sequence[str]:
 
 
 @contextlib.contextmanager
-def _reported(common: Common, record: _Record) -> Iterator[None]:
+def _reported(common: Common, record: _Record, gauges: Gauges | None) -> Iterator[None]:
     """Answer with the report when the run ends, however it ends."""
     exit_code = ExitCode.INTERNAL
     try:
@@ -149,15 +159,60 @@ def _reported(common: Common, record: _Record) -> Iterator[None]:
     finally:
         report = record.report or record.broken(exit_code)
         if report is not None:
-            _answer(common, report, view(common))
+            _answer(common, report, gauges)
 
 
-def _answer(common: Common, report: Report, shown: View) -> None:
-    """The report in the form that was asked for; whoever watches a program read it gets its ends in words."""
-    documents.answer(common, document=report.to_json(), rows=(), lines=report_lines(report, shown))
+def _answer(common: Common, report: Report, gauges: Gauges | None) -> None:
+    """The report wherever it was asked for; a place that cannot be written never hides how the run ended."""
+    try:
+        try:
+            if gauges is not None:
+                gauges.finish(report)
+        finally:
+            _say(common, report)
+    except SettingsError as error:
+        if report.exit_code is ExitCode.OK:
+            raise
+        for line in scrub(str(error)).split("\n"):
+            common.screen.complain(f"orchestrate: error: {line}", Mood.BAD)
+    finally:
+        if workflow.is_watching():
+            _annotate(common, report)
+
+
+def _say(common: Common, report: Report) -> None:
+    """In the form that was asked for; whoever watches a program read it gets its ends in words."""
+    lines = report_lines(report, view(common))
+    documents.answer(common, document=report.to_json(), rows=(), lines=lines, report=report)
     if common.output is not Format.TEXT:
         for line in closing_lines(report):
             common.screen.say(line.text, line.mood)
+
+
+def _annotate(common: Common, report: Report) -> None:
+    """Tell GitHub Actions on standard error, which its runner reads as well: standard output may be somebody's JSON."""
+    for command in deferred.github.annotated(report):
+        common.screen.instruct(command)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not summary:
+        return
+    try:
+        if not deferred.github.summarise(report, Path(summary)):
+            common.screen.say("note: the summary of this step has no room for the report", Mood.WARNING)
+    except OSError as error:
+        common.screen.say(f"note: {summary} cannot be written: {error.strerror or error}", Mood.WARNING)
+
+
+def _gauges(project: Project, execution: Execution) -> Gauges | None:
+    """A listener that writes them, None where nobody asked."""
+    if execution.metrics is None:
+        return None
+
+    def last_success(command: str) -> datetime.datetime | None:
+        runs = (run for run in project.ledger.runs(limit=RUNS_LOOKED_AT) if run.command == command)
+        return next((run.finished_at for run in runs if run.status is RunStatus.SUCCEEDED), None)
+
+    return deferred.prometheus.Gauges(execution.metrics, last_success)
 
 
 def _json_lines(common: Common) -> Callable[[Event], None]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import click
 
+from orchestrator import reports
 from orchestrator.cli import deferred, suggestions, terminals
-from orchestrator.cli.groups import Option, RevisionType
+from orchestrator.cli.groups import Option, Reporting, RevisionType
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 #: key of `click.Context.meta` under which the options of every level are gathered; the Flask extension may put
 #: `config`, `registry` or `section` there before a command runs
 META = "orchestrator.cli"
-REPORT_ENDINGS = (".json",)
+#: form of every command's answer
+JSON_ENDING = ".json"
+#: endings of `--report`; all but the first are for reports of runs
+REPORT_ENDINGS = (JSON_ENDING, *reports.FORMS)
+METRICS_ENDING = ".prom"
 
 
 class Format(enum.StrEnum):
@@ -54,7 +59,7 @@ class Common:
     ledger: str | None = None
     accept_shrink: bool = False
     output: Format = Format.TEXT
-    report: Path | None = None
+    reports: tuple[Path, ...] = ()
     quiet: bool = False
     verbose: bool = False
     no_color: bool = False
@@ -66,8 +71,16 @@ class Common:
 
 
 def current() -> Common:
-    """The options of the command that is running."""
-    return Common(**click.get_current_context().meta.get(META, {}))
+    """The options of the command that is running; refuses a form that its answer does not have."""
+    context = click.get_current_context()
+    common = Common(**context.meta.get(META, {}))
+    other = [path for path in common.reports if path.suffix != JSON_ENDING]
+    if other and not isinstance(context.command, Reporting):
+        raise UsageError(
+            f"--report {other[0]}: only reports of runs have this form; the answer of `{context.command_path}` is "
+            f"written as {JSON_ENDING}"
+        )
+    return common
 
 
 def load_project(common: Common) -> Project:
@@ -103,14 +116,25 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     kept[param.name] = kept.get(param.name, ()) + value if isinstance(value, tuple) else value
 
 
-def _check_report(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
-    if value is None:
-        return
-    if value.suffix not in REPORT_ENDINGS:
-        raise click.BadParameter(f"{value} has no supported ending; reports are written as .json", ctx, param)
-    if not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"{value}: the folder does not exist", ctx, param)
+def _check_report(ctx: click.Context, param: click.Parameter, value: tuple[Path, ...]) -> None:
+    for path in value:
+        _check_file(ctx, param, path, REPORT_ENDINGS)
     _remember(ctx, param, value)
+
+
+def _check_metrics(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        _check_file(ctx, param, value, (METRICS_ENDING,))
+    return value
+
+
+def _check_file(ctx: click.Context, param: click.Parameter, path: Path, endings: Sequence[str]) -> None:
+    """What is sure to fail after hours of work is refused before."""
+    if path.suffix not in endings:
+        known = ", ".join(endings[:-1]) + " or " + endings[-1] if len(endings) > 1 else endings[0]
+        raise click.BadParameter(f"{path} has no supported ending; it must end in {known}", ctx, param)
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path}: the folder does not exist", ctx, param)
 
 
 def _check_format(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -142,12 +166,14 @@ _COMMON: Sequence[Decorator] = (
     ),
     option(
         "--report",
+        "reports",
         heading=_OUTPUT,
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
+        multiple=True,
         expose_value=False,
         callback=_check_report,
-        help="Also write the result to FILE, which ends in .json.",
+        help="Also write it to FILE.json, of a run .html, .xml or .md; repeatable.",
     ),
     _kept("-q", "--quiet", heading=_OUTPUT, is_flag=True, help="No progress and no messages, errors only."),
     _kept("-v", "--verbose", heading=_OUTPUT, is_flag=True, help="Everything in full, with tracebacks."),
@@ -326,6 +352,8 @@ class Execution:
     confirm: str | None
     executor: str
     end_orphans: bool
+    #: gauges for Prometheus, written by the command line itself
+    metrics: Path | None
 
     def arguments(self) -> dict[str, Any]:
         """Keywords of `Project.run` and `Project.runs.resume`."""
@@ -362,6 +390,15 @@ _EXECUTION: Sequence[Decorator] = (
         heading=_ROLLING,
         is_flag=True,
         help="End sessions that a dead run left on a server; do not wait.",
+    ),
+    option(
+        "--metrics",
+        heading=_ROLLING,
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="ORCHESTRATE_METRICS",
+        callback=_check_metrics,
+        help="Write gauges for Prometheus to FILE, which ends in .prom.",
     ),
 )
 

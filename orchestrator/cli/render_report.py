@@ -10,7 +10,7 @@ from orchestrator.cli.terminals import Line, Mood
 from orchestrator.outcomes import DONE, FAILING, Outcome, Report, RunStatus, Status
 from orchestrator.reports.advice import ending, next_steps
 from orchestrator.reports.causes import failure_groups, left_alone_groups
-from orchestrator.reports.words import goal_text
+from orchestrator.reports.words import goal_text, typed
 
 _MOODS = {RunStatus.SUCCEEDED: Mood.GOOD, RunStatus.FAILED: Mood.BAD, RunStatus.HALTED: Mood.BAD}
 
@@ -55,6 +55,6 @@ def _counters(report: Report) -> Iterator[Line]:
 
 def _next(report: Report, failures: Sequence[Sequence[Outcome]]) -> Iterator[Line]:
     if failures:
-        name = failures[0][0].target
+        name = typed(failures[0][0].target)
         yield Line(f"look closer: orchestrate runs show {report.run} --target {name}")
     yield from (Line(text) for text in next_steps(report))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import continuing, options
-from orchestrator.cli.groups import Command
+from orchestrator.cli.groups import Reporting
 
 
-@click.command("resume", cls=Command)
+@click.command("resume", cls=Reporting)
 @options.run_argument
 @options.execution
 @options.common

@@ -8,12 +8,12 @@ import click
 
 from orchestrator.cli import confirm, documents, live, options, rolling
 from orchestrator.cli.continuing import NOTHING_FORMAT
-from orchestrator.cli.groups import Command
+from orchestrator.cli.groups import Reporting
 from orchestrator.cli.render_plan import plan_lines
 from orchestrator.cli.terminals import Line, Mood
 
 
-@click.command("rollback", cls=Command)
+@click.command("rollback", cls=Reporting)
 @options.run_argument
 @options.running
 @options.common
@@ -39,7 +39,7 @@ def command(run: str | None, running: options.Running) -> None:
     if not plan.waves and not plan.settled:
         text = f"nothing to roll back: run {past.id} changed no target"
         document = {"format": NOTHING_FORMAT, "text": text}
-        documents.answer(common, document=document, rows=[document], lines=[Line(text, Mood.GOOD)])
+        documents.answer(common, document=document, rows=[document], lines=[Line(text, Mood.GOOD)], nothing=text)
         return
     if any(plan.jobs):
         for line in plan_lines(plan, live.view(common)):

@@ -1,4 +1,4 @@
-"""`orchestrate runs list|show|watch|audit|reconcile|prune`."""
+"""`orchestrate runs list|show|watch|report|audit|reconcile|prune`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime
 import click
 
 from orchestrator.cli import confirm, deferred, documents, live, options, rolling, suggestions, watching
-from orchestrator.cli.groups import Command, Group
+from orchestrator.cli.groups import Command, Group, Reporting
 from orchestrator.cli.render_records import (
     audit_lines,
     audit_row,
@@ -18,6 +18,7 @@ from orchestrator.cli.render_records import (
 from orchestrator.cli.render_report import report_lines
 from orchestrator.cli.render_runs import run_row, runs_lines, story_document, story_lines
 from orchestrator.errors import ExitCode, UsageError
+from orchestrator.outcomes import Report
 
 
 @click.group("runs", cls=Group)
@@ -118,7 +119,7 @@ def _question(keep: int, older_than: datetime.timedelta | None) -> str:
     return f"delete the closed runs{age} but the latest {keep:,} from the ledger"
 
 
-@command.command("show", cls=Command, short_help="Show the report of a run, or one target's story in it.")
+@command.command("show", cls=Reporting, short_help="Show the report of a run, or one target's story in it.")
 @click.argument("run", required=False, shell_complete=suggestions.runs)
 @options.option(
     "--target",
@@ -134,12 +135,7 @@ def show_one(run: str | None, target: str | None) -> None:
     project = options.open_records(common)
     report = project.report(run)
     if target is None:
-        documents.answer(
-            common,
-            document=report.to_json(),
-            rows=(outcome.to_json() for outcome in report.outcomes),
-            lines=report_lines(report, live.view(common)),
-        )
+        _answer(common, report)
         return
     outcome = next((outcome for outcome in report.outcomes if outcome.target == target), None)
     ledger = project.ledger_if_any()
@@ -151,7 +147,7 @@ def show_one(run: str | None, target: str | None) -> None:
     documents.answer(common, document=document, rows=[document], lines=story_lines(document, width=common.screen.width))
 
 
-@command.command("watch", cls=Command, short_help="Follow a run from another terminal or machine.")
+@command.command("watch", cls=Reporting, short_help="Follow a run from another terminal or machine.")
 @options.run_argument
 @options.common
 def watch(run: str | None) -> None:
@@ -163,3 +159,26 @@ def watch(run: str | None) -> None:
     common = options.current()
     project = options.open_records(common)
     click.get_current_context().exit(watching.watch(common, project, run))
+
+
+@command.command("report", cls=Reporting, short_help="Write the report of a run, in any form.")
+@click.argument("run", required=False, shell_complete=suggestions.runs)
+@options.common
+def report(run: str | None) -> None:
+    """Write the report of RUN, the latest unless named; the beginning of its id is enough.
+
+    To standard output as text, or with -o as JSON, and to each --report FILE in the form of its ending: .html is a page
+    for people, .xml is JUnit, .md is Markdown, .json has everything. It is made from the ledger, at any later time.
+    """
+    common = options.current()
+    _answer(common, options.open_records(common).report(run))
+
+
+def _answer(common: options.Common, report: Report) -> None:
+    documents.answer(
+        common,
+        document=report.to_json(),
+        rows=(outcome.to_json() for outcome in report.outcomes),
+        lines=report_lines(report, live.view(common)),
+        report=report,
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import deferred, options, rolling
-from orchestrator.cli.groups import Command
+from orchestrator.cli.groups import Reporting
 
 
-@click.command("stamp", cls=Command)
+@click.command("stamp", cls=Reporting)
 @options.revision_argument()
 @options.targeting
 @options.planning

@@ -73,6 +73,10 @@ class Screen:
         """Write a message that must not be lost."""
         self._write((Line(line, mood) for line in text.split("\n")), sys.stderr)
 
+    def instruct(self, text: str) -> None:
+        """Write a command for whatever program reads standard error, as it is."""
+        _echo(text, sys.stderr)
+
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:
         """Say what takes a while; on a terminal only while it does."""

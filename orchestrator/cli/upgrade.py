@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import deferred, options, rolling
-from orchestrator.cli.groups import Command
+from orchestrator.cli.groups import Reporting
 
 
-@click.command("upgrade", cls=Command)
+@click.command("upgrade", cls=Reporting)
 @options.revision_argument(default="head")
 @options.targeting
 @options.planning

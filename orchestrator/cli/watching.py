@@ -40,7 +40,7 @@ def watch(common: Common, project: Project, named: str | None, wait: Callable[[f
     report = project.report(run.id)
     document = report.to_json()
     lines = report_lines(report, live.view(common))
-    documents.answer(common, document=document, rows=[{**document, "outcomes": []}], lines=lines)
+    documents.answer(common, document=document, rows=[{**document, "outcomes": []}], lines=lines, report=report)
     return report.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
@@ -55,6 +56,11 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(character) if _is_hostile(character) else character for character in text)
+
+
+def typed(name: str) -> str:
+    """The name as it is typed to a shell."""
+    return shlex.quote(visible(name))
 
 
 def _is_hostile(character: str) -> bool:

@@ -15,7 +15,7 @@ def is_watching() -> bool:
 
 def inert(text: str) -> str:
     """The line with an escape where a runner would take it for a command; one that masks every log, for example."""
-    text = text.replace(_OLD_COMMAND, r"\x23#[")
+    text = _without_old_command(text)
     blanks = len(text) - len(text.lstrip())
     return text[:blanks] + r"\x3a" + text[blanks + 1 :] if text.startswith(_COMMAND, blanks) else text
 
@@ -31,8 +31,12 @@ def command(name: str, message: str, *, title: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _without_old_command(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _without_old_command(text: str) -> str:
+    return text.replace(_OLD_COMMAND, r"\x23#[")

@@ -36,12 +36,32 @@ def test_one_invocation_leaves_nothing_behind_for_the_next(invoke: Invoke, proje
     assert (project.loaded_with.x, project.loaded_with.output) == ((), Format.TEXT)
 
 
-@pytest.mark.parametrize("name", ["r.html", "r.xml", "r.txt", "r"])
+@pytest.mark.parametrize("name", ["r.htm", "r.txt", "r", "html"])
 def test_a_report_with_an_ending_that_is_not_supported_is_refused(invoke: Invoke, name: str) -> None:
-    result = invoke("upgrade", "--all", "--report", name)
+    result = invoke("upgrade", "--all", "--report", "good.json", "--report", name)
 
     assert result.exit_code == 2
-    assert ".json" in result.stderr
+    assert ".json, .html, .xml or .md" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["runs", "reconcile"], ["abort"], ["tenants", "list"]])
+def test_a_form_of_a_report_is_refused_where_there_is_no_report_of_a_run(
+    invoke: Invoke, project: FakeProject, command: list[str], tmp_path: Path
+) -> None:
+    result = invoke("--report", str(tmp_path / "r.html"), *command)
+
+    assert result.exit_code == 2
+    assert f"the answer of `orchestrate {' '.join(command)}` is written as .json" in result.stderr
+    assert project.loaded_with is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_go_to_a_file_for_a_textfile_collector_only(invoke: Invoke, project: FakeProject) -> None:
+    result = invoke("upgrade", "--all", "--metrics", "r.txt")
+
+    assert result.exit_code == 2
+    assert "must end in .prom" in result.stderr
+    assert not project.ran
 
 
 def test_a_report_into_a_missing_folder_is_refused_before_any_work(invoke: Invoke, project: FakeProject) -> None:

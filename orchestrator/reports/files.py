@@ -1,0 +1,31 @@
+"""Files that others read while we write them: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from orchestrator.errors import SettingsError
+
+
+def write(path: Path, text: str, *, option: str) -> None:
+    """Put the text in the file; raises `SettingsError` in the name of the option that asked for it."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                os.fchmod(handle, 0o666 & ~_umask())
+                file.write(text)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SettingsError(f"{option} {path}: {error.strerror or error}; name a file that can be written") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
