@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator import ledger, notifications, registry
@@ -15,6 +18,7 @@ from orchestrator.notifications import Subscription, Undelivered
 from orchestrator.plans import Condition, Found
 from orchestrator.redaction import scrub
 from orchestrator.registry import Registry
+from orchestrator.registry.variables import Variables
 from orchestrator.revisions import Scripts
 from orchestrator.settings import Settings
 from orchestrator.tenants import Target
@@ -76,6 +80,7 @@ def diagnose(project: Patient, *, notify: bool = False) -> list[Check]:
     checks.append(book := _tried("ledger", lambda: _about_ledger(project)))
     if book.verdict is not Verdict.FAILED:  # it knows how large the fleet was
         checks.append(_about_size(project))
+    checks.extend(_about_gates(project))
     checks.extend(_about_servers(project))
     checks.extend(_about_notifications(project, notify=notify))
     return checks
@@ -123,6 +128,27 @@ def _about_size(project: Patient) -> Check:
     if shrinkage is None:
         return Check(name="fleet size", verdict=Verdict.OK, text="as in the last run, or larger")
     return Check(name="fleet size", verdict=Verdict.WARNING, text=shrinkage)
+
+
+def _about_gates(project: Patient) -> Iterator[Check]:
+    """A program that is not there would be noticed when a wave is done, and hold up the run until somebody comes."""
+    variables = Variables(project.settings.root)
+    for strategy in project.registry.strategies.values():
+        for wave in strategy.waves:
+            if wave.gate is not None and wave.gate.command is not None:
+                program = wave.gate.command[0]
+                found = shutil.which(_placed(variables.text(program), project.settings.root))
+                yield Check(
+                    name=f"gate {strategy.name}/{wave.name}",
+                    verdict=Verdict.OK if found else Verdict.FAILED,
+                    text=f"`{program}` can be run" if found else f"there is no program `{program}` that can be run",
+                    remedy="" if found else "mend its path, which starts at tenants.yaml, or make it executable",
+                )
+
+
+def _placed(program: str, root: Path) -> str:
+    """The program as it will be looked for: by its path from the folder of tenants.yaml, or by its name in PATH."""
+    return str(root / program) if os.sep in program else program
 
 
 def _about_servers(project: Patient) -> Iterator[Check]:

@@ -32,6 +32,28 @@ def test_a_sound_project(folder: Path) -> None:
     assert not (folder / ".orchestrate").exists()
 
 
+def test_the_command_of_a_gate_must_be_there_and_executable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "smoke").write_text("#!/bin/sh\n")
+    monkeypatch.setenv("CHECKS", ".")
+    waves = [
+        f"{{name: {name}, size: 1, gate: {{command: ['{program}', '--quick']}}}}"
+        for name, program in {"a": "${CHECKS}/smoke", "b": "true", "c": "./absent", "d": "no-such-program"}.items()
+    ]
+    text = f"{TENANTS}strategies: {{careful: {{waves: [{', '.join(waves)}, {{name: e}}]}}}}\n"
+
+    plain = gates(verdicts(folder, text))
+    (folder / "smoke").chmod(0o755)
+    executable = gates(verdicts(folder, text))
+
+    assert plain == {"a": Verdict.FAILED, "b": Verdict.OK, "c": Verdict.FAILED, "d": Verdict.FAILED}
+    assert executable == plain | {"a": Verdict.OK}
+
+
+def gates(found: dict[str, Verdict]) -> dict[str, Verdict]:
+    prefix = "gate careful/"
+    return {name.removeprefix(prefix): verdict for name, verdict in found.items() if name.startswith(prefix)}
+
+
 def test_a_registry_that_is_wrong_is_a_finding(folder: Path) -> None:
     assert verdicts(folder, TENANTS + "sources: [{type: command, run: ['false']}]\n") == {
         "tenants.yaml": Verdict.FAILED
