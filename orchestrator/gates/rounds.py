@@ -58,7 +58,7 @@ class Round:
             while len(self._found) < len(self._names) and not self._patience.is_over:
                 self._changed.wait(self._patience.tick())
             self._waiting.clear()
-            left = list(self._running.values())
+            left = [session for session in self._running.values() if session.is_open]
         self._end(left)
         with self._changed:
             return {name: self._found.get(name) for name in self._names}
@@ -68,7 +68,7 @@ class Round:
         for session in sessions:
             threading.Thread(target=session.end, daemon=True, name="gate-end").start()
         with self._changed:
-            self._changed.wait_for(lambda: not self._running, _GRACE if sessions else 0)
+            self._changed.wait_for(lambda: not any(session.is_open for session in sessions), _GRACE if sessions else 0)
 
     def _work(self) -> None:
         connections = Connections()
@@ -125,6 +125,11 @@ class _Session:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._number: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to end; a server that has not let us in has nothing of ours."""
+        return self._connection is not None
 
     @contextlib.contextmanager
     def open(self, connections: Connections) -> Iterator[Connection]:
