@@ -44,8 +44,9 @@ services: $(VENV)/.development ## install the database servers that the tests ne
 acceptance: $(VENV)/.development services ## someone else's history on a fleet of ours
 	python -m tests.acceptance.optuna
 
-bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas, against the floor and plain Alembic
+bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas against the floor and plain Alembic; the page of a report
 	python -m benchmarks.fleet
+	python -m benchmarks.report_page
 
 # HARNESS=kills|points|states ENGINE=postgresql|mariadb|sqlite|all SEED=1 TENANTS=60
 # kills: KILLS=200 AGAIN=0.35 SERVER=1 TERMINATE=1; points: EVERY=1; states: EXAMPLES=200
