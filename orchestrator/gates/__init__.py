@@ -54,13 +54,10 @@ class GateMeasurer:
     def measure(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> GateResult:
         """One measurement behind a wave that has brought up these targets; every fault is a verdict."""
         finding = self._find(wave, gate, done)
-        logger.info("gate of wave %s: %s, %s", wave, finding.verdict, finding.text)
-        return GateResult(
-            kind=gate.kind,
-            verdict=finding.verdict,
-            text=legible(scrub(finding.text)),
-            at=datetime.datetime.now(datetime.UTC),
-        )
+        text = legible(scrub(finding.text))
+        logger.info("gate of wave %s: %s, %s", wave, finding.verdict, text)
+        now = datetime.datetime.now(datetime.UTC)
+        return GateResult(kind=gate.kind, verdict=finding.verdict, text=text, at=now)
 
     def close(self) -> None:
         """End the measurement that is going on; from any thread. None is made after it."""

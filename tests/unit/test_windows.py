@@ -7,7 +7,7 @@ import re
 import zoneinfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import windows
@@ -181,6 +181,7 @@ near_changes = st.builds(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(text=texts, moment=moments | near_changes)
 def test_nothing_lies_between_a_moment_and_the_next_opening(text: str, moment: datetime.datetime) -> None:
     window = Window.parse(text)
@@ -197,6 +198,7 @@ def test_nothing_lies_between_a_moment_and_the_next_opening(text: str, moment: d
         assert not any(window.contains(one) for one in (last, *between, *minutes))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(text=texts, moment=moments | near_changes)
 def test_a_window_is_open_by_the_clock_on_the_wall(text: str, moment: datetime.datetime) -> None:
     window = Window.parse(text)
@@ -254,6 +256,7 @@ def test_a_freeze_holds_from_midnight_of_its_first_day_to_midnight_after_its_las
     assert freeze.ends(utc("2026-12-27 12:00")) == utc("2026-12-27 12:00")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(days=st.integers(0, 5), moment=near_changes, zone=st.sampled_from(ZONES))
 def test_a_freeze_ends_when_it_no_longer_holds_and_not_before(days: int, moment: datetime.datetime, zone: str) -> None:
     first = moment.astimezone(datetime.UTC).date()
