@@ -264,6 +264,9 @@ class Question:
     provision: bool = False
     allow_ahead: bool = False
     each: bool = False
+    outside_windows: bool = False
+    #: seconds
+    deadline: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in a plan."""
@@ -274,6 +277,7 @@ class Question:
         """Undo `to_json`; raises TypeError for a value of another kind than the field's."""
         kinds: dict[str, tuple[type, ...]] = {"selection": (dict,), "concurrency": (int, NoneType)}
         kinds |= dict.fromkeys(("strategy", "max_failures"), (str, NoneType))
+        kinds["deadline"] = (int, float, NoneType)
         for name, value in data.items():
             if not isinstance(value, kinds.get(name, (bool,))):
                 raise TypeError(f"`{name}` is {value!r}")

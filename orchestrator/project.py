@@ -12,6 +12,7 @@ from typing import Self, Unpack
 
 from orchestrator import authoring, differences, heads, ledger, offline, planner, questions, registry
 from orchestrator.authoring import RevisionOptions
+from orchestrator.control import Control
 from orchestrator.diagnosis import Check, diagnose
 from orchestrator.errors import Refused, ScriptsError, UsageError
 from orchestrator.ledger import Ledger, Run
@@ -178,6 +179,8 @@ class Project:
         provision: bool = False,
         allow_ahead: bool = False,
         each: bool = False,
+        outside_windows: bool = False,
+        deadline: float | None = None,
     ) -> Plan:
         """Decide what a run would do, without doing anything.
 
@@ -205,6 +208,9 @@ class Project:
             provision=provision,
             allow_ahead=allow_ahead,
             each=each,
+            outside_windows=outside_windows,
+            deadline=deadline,
+            sweep=wished.to_json() if wished.may_grow else None,
         )
         self._refuse_skipped_databases(chosen, guide, request)
         plan = planner.build(request, self.look(chosen), guide)
@@ -219,6 +225,8 @@ class Project:
             provision=provision,
             allow_ahead=allow_ahead,
             each=each,
+            outside_windows=outside_windows,
+            deadline=deadline,
         )
         return dataclasses.replace(plan, question=question, files=self._files(plan))
 
@@ -322,6 +330,7 @@ class Project:
         protected = fleet.protected and approved is None
         registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=protected, flag="confirm=")
         with leased(self.ledger, manner) as lease:
+            self.runs.refuse_held(self.ledger, plan, parent)
             detail = {"asked": plan.asked, "jobs": sum(1 for _ in plan.jobs), "digest": plan.digest}
             detail |= {} if approved is None else {"approved": approved}
             # First the new run, then the end of the old ones: whoever dies in between leaves one to be resumed.
@@ -330,7 +339,12 @@ class Project:
             )
             self.ledger.note(manner.holder, action or plan.command.value, run=run.id, detail=detail)
             self.runs.supersede(lease, self.ledger, run.id)
-            return drive(run, plan, self.runs.place(self.ledger, run.id), manner)
+            return drive(run, plan, self.runs.place(self.ledger, run.id, plan), manner)
+
+    @functools.cached_property
+    def control(self) -> Control:
+        """What people say to a run while it is on: pause, continue, skip, tolerate more."""
+        return Control(self, self.runs)
 
     @functools.cached_property
     def runs(self) -> Runs:

@@ -44,6 +44,14 @@ class Past:
     found: Mapping[str, Found]
     #: whether a target with these heads is where a job should bring it
     is_there: Callable[[Job, tuple[str, ...]], bool]
+    #: waves whose pause is over and whose gate has passed
+    passed: Collection[str] = frozenset()
+
+    @property
+    def awaits_gate(self) -> bool:
+        """Whether the gate behind the last wave has still to pass."""
+        last = self.plan.waves[-1] if self.plan.waves else None
+        return last is not None and last.gate is not None and last.name not in self.passed
 
     def heads(self, target: str) -> tuple[str, ...] | None:
         """The version rows as they are now, None when they cannot be read."""
@@ -130,6 +138,24 @@ def left_out(past: Past, job: Job, reason: Reason) -> Outcome:
     if before is None or job.target in past.unsettled:
         return job.outcome(Status.SKIPPED, reason=reason, attempts=int(job.target in past.unsettled))
     return dataclasses.replace(before, status=Status.SKIPPED, reason=reason, failure=None)
+
+
+def without_skipped(past: Past, plan: Plan, skips: Mapping[str, Reason]) -> Plan:
+    """The plan without the targets that somebody wants to be left alone; what they failed of does not count."""
+    if not skips:
+        return plan
+    waves, left = [], []
+    for wave in plan.waves:
+        left += [left_out(past, job, skips[job.target]) for job in wave.jobs if job.target in skips]
+        kept = tuple(job for job in wave.jobs if job.target not in skips)
+        waves.append(dataclasses.replace(wave, jobs=kept))
+    settled = (
+        dataclasses.replace(outcome, status=Status.SKIPPED, reason=skips[outcome.target], failure=None)
+        if outcome.target in skips and outcome.status in LEFT | FAILING
+        else outcome
+        for outcome in plan.settled
+    )
+    return dataclasses.replace(plan, waves=tuple(waves), settled=(*settled, *left))
 
 
 def may_have_changed(outcome: Outcome) -> bool:
@@ -226,9 +252,16 @@ def late_jobs(
         if look is None or look.condition not in {Condition.VERSIONED, Condition.EMPTY} or not is_due(latest):
             continue
         way = route(look, outcome)
-        if way is not None:
-            jobs.append(_late(past.plan, look, way))
+        job = late_job(past.plan, look, way)
+        if job is not None:
+            jobs.append(job)
     return jobs
+
+
+def late_job(plan: Plan, look: Found, way: Route | None) -> Job | None:
+    """A job for a target that had none when the run was planned; None where there is no way, or nothing to go."""
+    readable = look.condition in {Condition.VERSIONED, Condition.EMPTY}
+    return _late(plan, look, way) if way is not None and readable else None
 
 
 def take_back(
@@ -254,12 +287,14 @@ def take_back(
                 continue
             item = _taken_back(past, job, outcome, moved_since)
             if isinstance(item, Job):
-                reversal = dataclasses.replace(item, command=back, after=behind.get(job.target, ()), provision=False)
+                after = behind.get(job.target, ())
+                reversal = dataclasses.replace(item, command=back, after=after, provision=False, window=())
                 jobs.append(dataclasses.replace(reversal, path=path(reversal)))
             elif item is not None:
                 settled.append(dataclasses.replace(item, wave=None))
         if jobs:
-            waves.append(dataclasses.replace(wave, jobs=tuple(jobs)))
+            # Whoever takes back what went wrong waits neither for a gate nor for a night.
+            waves.append(dataclasses.replace(wave, jobs=tuple(jobs), pause=None, gate=None, window=()))
     jobs_back = [job for wave in waves for job in wave.jobs]
     wanted = {head for job in jobs_back for head in job.wanted}
     open_ends = sum(1 for job in jobs_back if past.heads(job.target) == job.wanted)

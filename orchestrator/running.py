@@ -12,21 +12,27 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TypedDict, Unpack
 
 from orchestrator import executors, logs, rollout, worker
 from orchestrator.errors import ExitCode, LeaseLost, LedgerError, SettingsError, Stopped, Terminated
 from orchestrator.events import Listener, RunFinished, RunHalted, RunStarted
+from orchestrator.gates import GateMeasurer
 from orchestrator.ledger import HEARTBEAT_SECONDS, LEASE_SECONDS, Holder, Lease, Ledger, Run, StopRequest, this_process
-from orchestrator.outcomes import Outcome, Report, RunStatus, WaveSummary
-from orchestrator.plans import Plan
-from orchestrator.rollout import Conclusion, StopCause, StopSignal
+from orchestrator.outcomes import GateResult, Outcome, Report, RunStatus, WaveSummary
+from orchestrator.plans import Gate, Plan
+from orchestrator.registry.variables import Variables
+from orchestrator.rollout import Ask, Conclusion, Mailbox, Measurer, Outside, StopCause, StopSignal, Sweep
 from orchestrator.settings import Settings
+from orchestrator.strategy import GateRule
 from orchestrator.tenants import Target
 
 logger = logging.getLogger(__name__)
 
 EXECUTORS = ("processes", "inline")
+#: what a run does that waits for a person
+ON_PAUSE = ("wait", "exit")
 
 
 class Options(TypedDict, total=False):
@@ -38,6 +44,7 @@ class Options(TypedDict, total=False):
     stop: StopSignal | None
     confirm: str | None
     end_orphans: bool
+    on_pause: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +61,18 @@ class Manner:
     confirm: str | None = None
     #: end server sessions that a dead run left behind, instead of waiting for them
     end_orphans: bool = False
+    #: whether a run that waits for a person waits in this process, or ends to be gone on with
+    on_pause: str = ON_PAUSE[0]
+    mailbox: Mailbox = dataclasses.field(default_factory=Mailbox)
 
     @classmethod
     def of(cls, **options: Unpack[Options]) -> Manner:
-        """With the present user where nobody is named; raises `SettingsError` for an unknown executor."""
-        executor = options.get("executor", EXECUTORS[0])
+        """With the present user where nobody is named; raises `SettingsError` for an unknown word."""
+        executor, on_pause = options.get("executor", EXECUTORS[0]), options.get("on_pause", ON_PAUSE[0])
         if executor not in EXECUTORS:
             raise SettingsError(f"no executor `{executor}`; there are {', '.join(EXECUTORS)}")
+        if on_pause not in ON_PAUSE:
+            raise SettingsError(f"no way `{on_pause}` to be paused; there are {', '.join(ON_PAUSE)}")
         return cls(
             operator=options.get("operator") or operator_here(),
             listeners=options.get("listeners", ()),
@@ -68,6 +80,7 @@ class Manner:
             stop=options.get("stop") or StopSignal(),
             confirm=options.get("confirm"),
             end_orphans=options.get("end_orphans", False),
+            on_pause=on_pause,
         )
 
     @property
@@ -92,7 +105,7 @@ def leased(ledger: Ledger, manner: Manner) -> Iterator[Lease]:
     When the lease is lost, or somebody asks for it through the ledger, the manner's `stop` is told.
     """
     lease = ledger.acquire(manner.holder, pause=functools.partial(_pause, manner.stop))
-    heartbeat = _Heartbeat(ledger, lease, manner.stop)
+    heartbeat = _Heartbeat(ledger, lease, manner)
     heartbeat.start()
     try:
         yield lease
@@ -115,11 +128,12 @@ def _pause(stop: StopSignal, seconds: float) -> None:
 class _Heartbeat(threading.Thread):
     """Says that the holder lives; hears what others ask of it."""
 
-    def __init__(self, ledger: Ledger, lease: Lease, stop: StopSignal) -> None:
+    def __init__(self, ledger: Ledger, lease: Lease, manner: Manner) -> None:
         super().__init__(name="orchestrate-heartbeat", daemon=True)
         self._ledger = ledger
         self._lease = lease
-        self._signal = stop
+        self._signal = manner.stop
+        self._mailbox = manner.mailbox
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -129,6 +143,8 @@ class _Heartbeat(threading.Thread):
             try:
                 self._heed(self._ledger.renew(self._lease))
                 renewed = time.monotonic()
+                if self._mailbox.run is not None:
+                    self._mailbox.deliver(self._ledger.requests(self._mailbox.run))
             except LeaseLost as error:
                 logger.exception("another runner took the lease over; nothing more is started")
                 self._signal.fail(error)
@@ -162,6 +178,10 @@ class Place:
     ledger: Ledger
     #: runs whose server sessions are orphans by now
     orphans: frozenset[str] = frozenset()
+    #: what the gates of the strategy ask, by wave as written
+    gates: Mapping[str, GateRule] = dataclasses.field(default_factory=dict)
+    #: jobs of tenants that have joined
+    sweep: Sweep | None = None
 
 
 def drive(run: Run, plan: Plan, place: Place, manner: Manner) -> Report:
@@ -169,7 +189,8 @@ def drive(run: Run, plan: Plan, place: Place, manner: Manner) -> Report:
     started = time.monotonic()
     logs.configure(place.settings.log_file)
     rollout.notify(manner.listeners, RunStarted(run=run.id, plan=plan))
-    with _executor(run, plan, place, manner) as pool:
+    manner.mailbox.run = run.id
+    with _executor(run, plan, place, manner) as pool, _outside(run, place, manner, plan.server_caps) as outside:
         conclusion = rollout.execute(
             run.id,
             plan,
@@ -178,11 +199,54 @@ def drive(run: Run, plan: Plan, place: Place, manner: Manner) -> Report:
             manner.listeners,
             manner.stop,
             cancel=lambda: pool.close(cancel=True),
+            outside=outside,
         )
     closed = _close(run, _named(conclusion, manner.stop), place.ledger, manner.listeners)
     report = report_of(closed, conclusion.outcomes, conclusion.waves, time.monotonic() - started)
     rollout.notify(manner.listeners, RunFinished(report=report))
     return report
+
+
+@contextlib.contextmanager
+def _outside(run: Run, place: Place, manner: Manner, caps: Mapping[str, int]) -> Iterator[Outside]:
+    """People, gates and newcomers, for as long as the run is on."""
+    facts = {
+        "ORCHESTRATE_RUN": run.id,
+        "ORCHESTRATE_PROJECT": run.project,
+        "ORCHESTRATE_ENVIRONMENT": run.environment,
+        "ORCHESTRATE_REVISION": ",".join(run.revision),
+    }
+    measurer = GateMeasurer(
+        rules=place.gates,
+        variables=Variables(place.settings.root),
+        targets=place.targets,
+        root=place.settings.root,
+        environment=facts,
+        server_caps=caps,
+    )
+    waits = manner.on_pause == ON_PAUSE[0]
+    try:
+        yield Outside(mailbox=manner.mailbox, ask=_asking(measurer), sweep=place.sweep, waits=waits)
+    finally:
+        measurer.close()
+
+
+def _asking(measurer: Measurer) -> Ask:
+    """Each measurement in a thread of its own, so that the run can be stopped meanwhile."""
+
+    def ask(wave: str, gate: Gate, done: Sequence[Outcome]) -> Future[GateResult]:
+        future: Future[GateResult] = Future()
+
+        def measure() -> None:
+            try:
+                future.set_result(measurer.measure(wave, gate, done))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+                future.set_exception(error)
+
+        threading.Thread(target=measure, name="orchestrate-gate", daemon=True).start()
+        return future
+
+    return ask
 
 
 def report_of(run: Run, outcomes: tuple[Outcome, ...], waves: tuple[WaveSummary, ...], duration: float) -> Report:

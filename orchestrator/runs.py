@@ -8,26 +8,19 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, Unpack
+from collections.abc import Callable
+from typing import Unpack
 
-from orchestrator import recoveries, registry, rollout
+from orchestrator import recoveries
 from orchestrator.errors import ExitCode, Refused, ScriptsError, UsageError
-from orchestrator.ledger import AuditEntry, Lease, Ledger, Run, StopRequest
-from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
-from orchestrator.plans import Command, Found, Job, Plan, Route
+from orchestrator.ledger import Lease, Ledger, Run, StopRequest
+from orchestrator.outcomes import DONE, Outcome, Reason, Report, RunStatus, Status
+from orchestrator.plans import Command, Job, Plan
+from orchestrator.records import LOOK_BACK, NEVER_BEGUN, Records, is_held
 from orchestrator.recoveries import Past, reason_against
-from orchestrator.registry import Registry
-from orchestrator.revisions import Scripts
-from orchestrator.running import Manner, Options, Place, drive, leased, report_of
-from orchestrator.settings import Settings
-from orchestrator.tenants import Target
+from orchestrator.rollout import Controls
+from orchestrator.running import Manner, Options, drive, leased
 
-#: runs that are looked through for the latest one that a verb applies to
-_LOOK_BACK = 200
-#: runs of which a session may hold a tenant lock still: whoever waits for one asks MariaDB for each of them
-_MOST_ORPHANS = 20
 #: a run may be retried after its end when it failed
 _RETRIABLE = frozenset({RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED, RunStatus.FAILED})
 _OPEN = frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.HALTED, RunStatus.PAUSED})
@@ -38,31 +31,6 @@ _MOVING = frozenset({Command.UPGRADE, Command.DOWNGRADE, Command.STAMP})
 _CHANGED = (Status.UPGRADED, Status.DOWNGRADED, Status.STAMPED)
 #: behind which there may be a change that was never told
 _UNDECIDED = (Status.FAILED, Status.LOST, Status.NOT_STARTED, Status.DEFERRED)
-_NOT_STARTED = Reason(code="interrupted", text="its runner died before its turn")
-_DAY = datetime.timedelta(days=1)
-
-
-class Host(Protocol):
-    """What of a project is needed here."""
-
-    settings: Settings
-
-    @property
-    def registry(self) -> Registry:
-        """All tenants."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger, made where there is none."""
-
-    def ledger_if_any(self) -> Ledger | None:
-        """The ledger, None where there is none."""
-
-    def scripts(self, section: str) -> Scripts:
-        """Revisions of a section."""
-
-    def look(self, targets: Sequence[Target]) -> list[Found]:
-        """Current heads, read in bulk."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,32 +42,8 @@ class Aborted:
     live: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Differing:
-    """A target that is elsewhere than the ledger said."""
-
-    target: str
-    recorded: tuple[str, ...] | None
-    found: tuple[str, ...] | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """What reading every target told the ledger."""
-
-    #: under which the ledger keeps what was read
-    run: Run
-    differing: tuple[Differing, ...]
-    #: runs without a live runner whose unsettled targets were settled
-    settled: tuple[str, ...]
-    unreadable: tuple[str, ...]
-
-
-class Runs:
-    """The recorded runs of a project. Not safe to be used from several threads at once."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
+class Runs(Records):
+    """What can be done with the recorded runs of a project. Not safe to be used from several threads at once."""
 
     # -- going on -----------------------------------------------------------------------------------------------
 
@@ -118,7 +62,7 @@ class Runs:
         return self._continue(run, Manner.of(**options), _RETRY)
 
     def _continue(self, named: str | None, manner: Manner, verb: _Verb) -> Report | None:
-        self._confirm(manner)
+        self.confirm(manner)
         book = self._host.ledger_if_any()
         if book is None:
             return None
@@ -128,20 +72,24 @@ class Runs:
                 return None
             past = self._past(book, run)
             late = recoveries.late_jobs(past, functools.partial(self._route, past.plan), verb.is_due_late)
+            controls = Controls(book.requests(run.id))
             plan = self._registered(recoveries.remaining(past, verb.is_due(run, past), late), past)
+            plan = controls.budgeted(recoveries.without_skipped(past, plan, controls.skips))
             if not any(plan.jobs) and verb.is_idle(run, past, plan):
                 return None
             barrier = recoveries.barrier(plan) if any(plan.jobs) else None
             if barrier is not None:
                 raise Refused(
                     f"run {run.id} would halt again at once: {barrier}; mend the cause and run "
-                    f"`orchestrate retry {run.id}`"
+                    f"`orchestrate retry {run.id}`, or tolerate more with `orchestrate runs budget {run.id} "
+                    "--max-failures N`"
                 )
             book.note(manner.holder, verb.name, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
             reopened = book.adopt_run(run.id, lease, reopen=True)
             book.add_jobs(run.id, late)
             self.supersede(lease, book, run.id)
-            return drive(reopened, plan, self.place(book, run.id, again=True), manner)
+            place = self.place(book, run.id, plan, again=True)
+            return drive(reopened, plan, place, manner)
 
     def _find(self, book: Ledger, named: str | None, verb: _Verb) -> Run | None:
         """The run that is meant, or the latest that the verb applies to; under the lease nobody else drives it."""
@@ -150,42 +98,8 @@ class Runs:
             if run.status in {RunStatus.ABORTED, RunStatus.SUPERSEDED}:
                 raise UsageError(f"run {run.id} was {run.status}, so there is nothing to {verb.name}; start a new one")
             return run if run.status in verb.statuses else None
-        latest = next((run for run in book.runs(limit=_LOOK_BACK) if run.command in _MOVING), None)
+        latest = next((run for run in book.runs(limit=LOOK_BACK) if run.command in _MOVING), None)
         return latest if latest is not None and latest.status in verb.statuses else None
-
-    def _past(self, book: Ledger, run: Run) -> Past:
-        plan = book.plan(run.id)
-        outcomes = {outcome.target: outcome for outcome in book.outcomes(run.id)}
-        names = {job.target for job in plan.jobs} | {outcome.target for outcome in plan.settled}
-        targets = [target for target in self._host.registry.targets if target.name in names]
-        return Past(
-            plan=plan,
-            outcomes=outcomes,
-            unsettled=frozenset(book.unsettled(run.id)),
-            found={look.target.name: look for look in self._host.look(targets)},
-            is_there=self._is_there,
-        )
-
-    def _is_there(self, job: Job, heads: tuple[str, ...]) -> bool:
-        if tuple(sorted(heads)) == job.wanted:
-            return True
-        # A chain that nobody has any more cannot say what lies beyond; that must keep no run from being ended.
-        is_used = any(target.section == job.section for target in self._host.registry.targets)
-        upgrade = job.command is Command.UPGRADE
-        return upgrade and is_used and self._host.scripts(job.section).has_reached(heads, job.wanted)
-
-    def _route(self, plan: Plan, look: Found, planned: Outcome) -> Route | None:
-        """The way to what the run wanted, for a target that could not be read when it was planned."""
-        scripts = self._host.scripts(look.target.section)
-        wanted = planned.wanted or next((job.wanted for job in plan.jobs if job.section == look.target.section), None)
-        # Plans of before there was `planned.wanted` say it nowhere else.
-        wanted = wanted or tuple(head for head in plan.revision if scripts.knows([head]))
-        relative = scripts.is_relative(plan.asked)
-        if plan.command is not Command.UPGRADE or relative or not wanted or not scripts.knows(look.heads):
-            return None
-        if scripts.has_reached(look.heads, wanted):
-            return Route(path=(), wanted=wanted)
-        return scripts.route_to(look.heads, wanted)
 
     def _registered(self, plan: Plan, past: Past | None = None) -> Plan:
         """The plan without jobs for targets that have left the registry, moved, or may not be touched now.
@@ -223,7 +137,7 @@ class Runs:
             raise UsageError(f"run {chosen.id} only read, so there is nothing to roll back")
         past = self._past(book, chosen)
         # What its runner left behind without a word counts as well.
-        settled = {outcome.target: outcome for outcome in recoveries.settle(past, _NOT_STARTED)}
+        settled = {outcome.target: outcome for outcome in recoveries.settle(past, NEVER_BEGUN)}
         past = dataclasses.replace(past, outcomes={**past.outcomes, **settled})
         plan = recoveries.take_back(past, chosen.id, self._way_back, _moved_since(book, chosen))
         plan = self._registered(plan)
@@ -246,7 +160,7 @@ class Runs:
             raise ScriptsError("these revisions cannot be taken back; nothing was done:\n  " + "\n  ".join(stuck))
 
     def _latest_changing(self, book: Ledger) -> Run:
-        for run in book.runs(limit=_LOOK_BACK):
+        for run in book.runs(limit=LOOK_BACK):
             if run.command in _MOVING and _may_have_changed(book, run):
                 if run.parent is None:
                     return run
@@ -276,7 +190,7 @@ class Runs:
     def abort(self, run: str | None = None, *, now: bool = False, **options: Unpack[Options]) -> Aborted:
         """End a run for good: a live one is asked to (`now` cancels its statements), a dead one is settled here."""
         manner = Manner.of(**options)
-        self._confirm(manner)
+        self.confirm(manner)
         book = self._host.ledger_if_any()
         found = None if book is None else self._abortable(book, run)
         if book is None or found is None:
@@ -297,9 +211,28 @@ class Runs:
     def supersede(self, lease: Lease, book: Ledger, by: str) -> None:
         """Settle and close the open runs that are older than the one which takes their place."""
         reason = Reason(code="superseded", text="its runner died before it was done; a later run took its place")
-        runs = [run.id for run in book.open_runs()]
-        for run in runs[runs.index(by) + 1 :]:
-            self._end(book, book.run(run), lease, RunStatus.SUPERSEDED, reason)
+        parent = book.run(by).parent
+        runs = list(book.open_runs())
+        newest = [run.id for run in runs].index(by)
+        for run in runs[newest + 1 :]:
+            # Whoever has paused a run decides what becomes of it; whoever takes it back has decided.
+            if not is_held(run) or run.id == parent:
+                self._end(book, book.run(run.id), lease, RunStatus.SUPERSEDED, reason)
+
+    def refuse_held(self, book: Ledger, plan: Plan, parent: str | None) -> None:
+        """Raise `Refused` for a plan that touches targets of a run which waits for a person."""
+        wanted = {job.target for job in plan.jobs}
+        for run in book.open_runs():
+            if not wanted or not is_held(run) or run.id == parent:
+                continue
+            done = {outcome.target for outcome in book.outcomes(run.id) if outcome.status in DONE}
+            waiting = [job.target for job in book.plan(run.id).jobs if job.target in wanted and job.target not in done]
+            if waiting:
+                names = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
+                raise Refused(
+                    f"run {run.id} is paused, and {len(waiting):,} of these targets wait in it: {names}; go on with it "
+                    f"by `orchestrate continue {run.id}`, or end it by `orchestrate abort {run.id}`"
+                )
 
     @staticmethod
     def _abortable(book: Ledger, named: str | None) -> Run | None:
@@ -313,111 +246,6 @@ class Runs:
         book.adopt_run(run.id, lease)
         outcomes = recoveries.settle(self._past(book, run), reason)
         return book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
-
-    # -- looking after the ledger -------------------------------------------------------------------------------
-
-    def reconcile(self, *, operator: str | None = None) -> Reconciliation:
-        """Read every target and write down where it is; open runs without a runner are settled, done ones closed."""
-        manner = Manner.of(operator=operator)
-        book, fleet = self._host.ledger, self._host.registry
-        with leased(book, manner) as lease:
-            looks = self._host.look(fleet.targets)
-            recorded = self._recorded(book, (look.target.name for look in looks))
-            settled = [run.id for run in book.open_runs() if self._settle_open(book, run, lease)]
-            plan = Plan(
-                project=fleet.project,
-                environment=fleet.environment,
-                command=Command.RECONCILE,
-                asked="",
-                revision=(),
-                strategy="",
-                waves=(),
-                settled=tuple(recoveries.observed(looks)),
-            )
-            run = book.open_run(plan, operator=manner.operator, fleet=len(fleet.targets), lease=lease)
-            unreadable = tuple(outcome.target for outcome in plan.settled if outcome.status is Status.FAILED)
-            code = ExitCode.FAILURES if unreadable else ExitCode.OK
-            closed = book.close_run(run.id, RunStatus.FAILED if unreadable else RunStatus.SUCCEEDED, code)
-            book.note(manner.holder, "runs reconcile", run=run.id)
-        differing = tuple(_differing(plan.settled, recorded))
-        return Reconciliation(run=closed, differing=differing, settled=tuple(settled), unreadable=unreadable)
-
-    def _settle_open(self, book: Ledger, run: Run, lease: Lease) -> bool:
-        """Whether a run could be closed or told more of than it knew."""
-        book.adopt_run(run.id, lease)
-        past = self._past(book, run)
-        outcomes = recoveries.settle(past, _NOT_STARTED)
-        latest = {**past.outcomes, **{outcome.target: outcome for outcome in outcomes}}
-        told = dataclasses.replace(past, outcomes=latest, unsettled=frozenset())
-        # Left is also what was undone again, by a backup that was restored.
-        left = any(told.is_left(job) for job in past.plan.jobs)
-        put_off = any(outcome.status is Status.DEFERRED for outcome in latest.values())
-        fine = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
-        done = fine and not put_off and not left
-        if done:
-            book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
-        elif outcomes:
-            book.close_run(run.id, RunStatus.INTERRUPTED, run.exit_code or ExitCode.FAILURES, outcomes)
-        return done or bool(outcomes)
-
-    @staticmethod
-    def _recorded(book: Ledger, targets: Iterable[str]) -> dict[str, tuple[str, ...] | None]:
-        """Where the ledger says that each target is, by the latest run that knows."""
-        recorded: dict[str, tuple[str, ...] | None] = {}
-        missing = set(targets)
-        for run in book.runs(limit=_LOOK_BACK):
-            if not missing:
-                break
-            known = {outcome.target: outcome.at for outcome in book.outcomes(run.id) if outcome.at is not None}
-            recorded |= {target: at for target, at in known.items() if target in missing}
-            missing -= known.keys()
-        return recorded
-
-    def prune(
-        self, *, keep: int = 20, older_than: datetime.timedelta | None = None, operator: str | None = None
-    ) -> tuple[str, ...]:
-        """Forget closed runs, the latest `keep` left out, and those not `older_than` that; the audit table stays."""
-        manner = Manner.of(operator=operator)
-        book = self._host.ledger_if_any()
-        if book is None:
-            return ()
-        before = None if older_than is None else datetime.datetime.now(datetime.UTC) - older_than
-        with leased(book, manner):
-            deleted = tuple(book.prune(keep=keep, before=before))
-            days = None if older_than is None else older_than / _DAY
-            book.note(manner.holder, "runs prune", detail={"deleted": len(deleted), "keep": keep, "days": days})
-        return deleted
-
-    def audit(self, limit: int = 50) -> Sequence[AuditEntry]:
-        """Who did what, latest first."""
-        book = self._host.ledger_if_any()
-        return [] if book is None else book.audit(limit)
-
-    def report(self, run: str | None = None) -> Report:
-        """The report of a recorded run, as far as it got; the latest without an id."""
-        book = self._host.ledger_if_any()
-        if book is None:
-            raise UsageError("no run has been recorded yet")
-        found = book.run(run)
-        outcomes = tuple(book.outcomes(found.id))
-        if found.status is RunStatus.INTERRUPTED:
-            outcomes = recoveries.with_unended(book.plan(found.id), outcomes, book.unsettled(found.id))
-        ended = found.finished_at or found.started_at
-        interrupted = found.status is RunStatus.INTERRUPTED
-        waves = rollout.summarise_waves(outcomes, interrupted=interrupted)
-        return report_of(found, outcomes, waves, (ended - found.started_at).total_seconds())
-
-    def place(self, book: Ledger, run: str, *, again: bool = False) -> Place:
-        """Where the jobs of a run find what they need, under the lease; `again` says that a runner began it before."""
-        targets = {target.name: target for target in self._host.registry.targets}
-        # Nobody else is live, so what sessions other runs have left are orphans. A run that succeeded left none.
-        others = (one for one in book.runs(limit=_LOOK_BACK) if one.status is not RunStatus.SUCCEEDED and one.id != run)
-        orphans = {one.id for one in itertools.islice(others, _MOST_ORPHANS)} | ({run} if again else set())
-        return Place(settings=self._host.settings, targets=targets, ledger=book, orphans=frozenset(orphans))
-
-    def _confirm(self, manner: Manner) -> None:
-        fleet = self._host.registry
-        registry.refuse_unconfirmed(fleet.environment, manner.confirm, protected=fleet.protected, flag="confirm=")
 
 
 def _has_changed(run: Run) -> bool:
@@ -437,7 +265,7 @@ def _may_have_changed(book: Ledger, run: Run) -> bool:
 def _moved_since(book: Ledger, chosen: Run) -> frozenset[tuple[str, tuple[str, ...]]]:
     """Each target that later runs have changed, with the heads from which and to which they brought it."""
     moved: set[tuple[str, tuple[str, ...]]] = set()
-    for run in book.runs(limit=_LOOK_BACK):
+    for run in book.runs(limit=LOOK_BACK):
         if run.id == chosen.id:
             break
         if run.command in _MOVING and _has_changed(run):
@@ -458,8 +286,11 @@ def _left(run: Run, past: Past) -> Callable[[Job], bool]:
 
 def _nothing_left(run: Run, past: Past, plan: Plan) -> bool:
     """Whether a run without jobs has ended as far as `resume` can bring it."""
-    unended = run.status in {RunStatus.INTERRUPTED, RunStatus.RUNNING}
-    return not unended and not (run.status in _OPEN and recoveries.tells_of_skips(past, plan))
+    if run.status in {RunStatus.INTERRUPTED, RunStatus.RUNNING}:
+        return False
+    # A run that only a gate or a sweep has held up has no jobs left, and is not done.
+    more = recoveries.tells_of_skips(past, plan) or past.awaits_gate or plan.sweep is not None
+    return not (run.status in _OPEN and more)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,10 +314,3 @@ _RETRY = _Verb(
     is_due_late=lambda outcome: outcome.status is Status.FAILED,
     is_idle=lambda _run, past, _plan: not recoveries.has_failed(past),
 )
-
-
-def _differing(observed: Sequence[Outcome], recorded: dict[str, tuple[str, ...] | None]) -> Iterable[Differing]:
-    for outcome in observed:
-        before = recorded.get(outcome.target)
-        if before is not None and outcome.at is not None and before != outcome.at:
-            yield Differing(target=outcome.target, recorded=before, found=outcome.at)

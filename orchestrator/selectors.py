@@ -47,6 +47,12 @@ class Selection:
             or (self.listed is not None or self.failed is not None)
         )
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether a tenant that joins may be meant: not where single ones were named, or so many of them."""
+        named = any(not _is_glob(name) for name in _split(self.names))
+        return not named and self.listed is None and self.failed is None and self.limit is None
+
     def to_json(self) -> dict[str, Any]:
         """What is given, as in a plan; `everything` is left out, since it says nothing beside the rest."""
         values = ((field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +11,16 @@ from orchestrator.cli import confirm, documents, live
 from orchestrator.cli import options as shared
 from orchestrator.cli.terminals import Line, Mood
 
+if TYPE_CHECKING:
+    from orchestrator.project import Project
+
 NOTHING_FORMAT = "orchestrate.nothing/1"
 
 
-def go_on(verb: str, run: str | None, execution: shared.Execution) -> None:
+def go_on(verb: str, run: str | None, execution: shared.Execution, *, project: Project | None = None) -> None:
     """Do the verb, `resume` or `retry`, and exit with the code of the run."""
     common = shared.current()
-    project = shared.open_project(common)
+    project = project or shared.open_project(common)
     fleet = project.registry
     confirm.environment(execution.confirm, name=fleet.environment, protected=fleet.protected)
     action = project.runs.resume if verb == "resume" else project.runs.retry

@@ -45,6 +45,7 @@ class Action(Protocol[Answer_co]):
         executor: str,
         confirm: str | None,
         end_orphans: bool,
+        on_pause: str,
     ) -> Answer_co:
         """Run it, and return its report; None when there was nothing to do."""
 

@@ -294,6 +294,8 @@ class Planning:
     provision: bool
     allow_ahead: bool
     each: bool
+    outside_windows: bool
+    deadline: float | None
 
     def check(self) -> None:
         """Refuse flags that exclude each other, before anything is read."""
@@ -314,6 +316,15 @@ def _check_budget(ctx: click.Context, param: click.Parameter, value: str | None)
         raise click.BadParameter(
             f"{value!r} is neither a number such as 3 nor a percent such as 2%", ctx, param
         ) from error
+
+
+def _check_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return deferred.registry.read_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is {error}", ctx, param) from error
 
 
 _PLANNING: Sequence[Decorator] = (
@@ -342,6 +353,14 @@ _PLANNING: Sequence[Decorator] = (
     option("--provision", heading=_ROLLING, is_flag=True, help="Create databases and schemas that do not exist."),
     option("--allow-ahead", heading=_ROLLING, is_flag=True, help="Accept targets at revisions unknown here."),
     option("--each", heading=_ROLLING, is_flag=True, help="Count +1 or -1 from each target's own revision."),
+    option("--outside-windows", heading=_ROLLING, is_flag=True, help="Heed no maintenance window and no freeze."),
+    option(
+        "--deadline",
+        heading=_ROLLING,
+        metavar="TIME",
+        callback=_check_duration,
+        help="Start nothing more after that time, such as 2h.",
+    ),
 )
 
 
@@ -354,10 +373,17 @@ class Execution:
     end_orphans: bool
     #: gauges for Prometheus, written by the command line itself
     metrics: Path | None
+    on_pause: str | None
 
     def arguments(self) -> dict[str, Any]:
         """Keywords of `Project.run` and `Project.runs.resume`."""
-        return {"confirm": self.confirm, "executor": self.executor, "end_orphans": self.end_orphans}
+        waits = "wait" if terminals.is_interactive() else "exit"
+        return {
+            "confirm": self.confirm,
+            "executor": self.executor,
+            "end_orphans": self.end_orphans,
+            "on_pause": self.on_pause or waits,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,6 +425,12 @@ _EXECUTION: Sequence[Decorator] = (
         envvar="ORCHESTRATE_METRICS",
         callback=_check_metrics,
         help="Write gauges for Prometheus to FILE, which ends in .prom.",
+    ),
+    option(
+        "--on-pause",
+        heading=_ROLLING,
+        type=click.Choice(["wait", "exit"]),
+        help="Waiting for a person: stay, or exit 4.  [default: wait on a terminal]",
     ),
 )
 

@@ -14,7 +14,8 @@ from orchestrator.outcomes import Outcome, Status, count, format_time
 
 if TYPE_CHECKING:
     from orchestrator.ledger.protocol import AuditEntry, Lease
-    from orchestrator.runs import Aborted, Reconciliation
+    from orchestrator.records import Reconciliation
+    from orchestrator.runs import Aborted
 
 #: targets that `runs reconcile` names; `-v` names them all
 NAMED = 5

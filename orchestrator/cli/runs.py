@@ -6,7 +6,7 @@ import datetime
 
 import click
 
-from orchestrator.cli import confirm, deferred, documents, live, options, rolling, suggestions, watching
+from orchestrator.cli import asking, confirm, deferred, documents, live, options, rolling, suggestions, watching
 from orchestrator.cli.groups import Command, Group, Reporting
 from orchestrator.cli.render_records import (
     audit_lines,
@@ -182,3 +182,22 @@ def _answer(common: options.Common, report: Report) -> None:
         lines=report_lines(report, live.view(common)),
         report=report,
     )
+
+
+@command.command("budget", cls=Command, short_help="Let a run tolerate more failures, or fewer.")
+@options.run_argument
+@options.option(
+    "--max-failures", heading="Rolling out", metavar="N|N%", required=True, help="Stop starting when more have failed."
+)
+@options.option("--wave", heading="Rolling out", metavar="NAME", help="In that wave, instead of in the whole run.")
+@options.confirming
+@options.common
+def budget(run: str | None, max_failures: str, wave: str | None, confirm: str | None) -> None:
+    """Change how many failures RUN tolerates, by default the run that is open.
+
+    A live run heeds it at once. One that has halted goes on with it by `orchestrate resume`. A percent is of the jobs
+    of the run, or of the wave.
+    """
+    common = options.current()
+    asked = options.open_project(common).control.budget(max_failures, run, wave=wave, confirm=confirm)
+    asking.answer(common, asked)

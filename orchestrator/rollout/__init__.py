@@ -10,11 +10,12 @@ from orchestrator.rollout.conclusions import Conclusion, HaltCause, WaveStatus, 
 from orchestrator.rollout.controls import Controls, Mailbox
 from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.driving import execute
-from orchestrator.rollout.gates import Measurer, Outside
+from orchestrator.rollout.gates import Ask, Measurer, Outside, Sweep
 from orchestrator.rollout.jobs import notify
 from orchestrator.rollout.signals import StopCause, StopSignal
 
 __all__ = [
+    "Ask",
     "Clock",
     "Conclusion",
     "Controls",
@@ -24,6 +25,7 @@ __all__ = [
     "Outside",
     "StopCause",
     "StopSignal",
+    "Sweep",
     "WaveStatus",
     "blames",
     "execute",

@@ -17,7 +17,8 @@ from orchestrator.ledger import AuditEntry, MemoryLedger, Run
 from orchestrator.notifications import Notifier, Subscription
 from orchestrator.outcomes import FAILING, Failure, FailureKind, Outcome, Reason, Report, RunStatus, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Wave
-from orchestrator.runs import Aborted, Differing, Reconciliation
+from orchestrator.records import Differing, Reconciliation
+from orchestrator.runs import Aborted
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
 from orchestrator.standings import Standing, StatusReport, StatusRow

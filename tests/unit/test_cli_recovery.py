@@ -14,8 +14,8 @@ from orchestrator.events import RunHalted
 from orchestrator.ledger import AuditEntry, Holder, Lease
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
+from orchestrator.records import Differing
 from orchestrator.rollout import StopCause
-from orchestrator.runs import Differing
 from tests.unit.cli_fakes import NOON, FakeProject, job, outcome, plan, skipped, tell
 from tests.unit.cli_runs import Invoke, invoke, project
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -162,15 +161,13 @@ def test_whatever_is_in_the_digest_can_be_told(path: tuple[Any, ...]) -> None:
     assert known or not any(difference.kind is Kind.OTHER for difference in differences), differences
 
 
-def test_ten_thousand_targets_are_told_in_few_lines_and_quickly() -> None:
+def test_ten_thousand_targets_are_told_in_few_lines() -> None:
     def fleet(change: Callable[[int], dict[str, Any]]) -> Plan:
         return plan(*(job(f"t{n:05d}", **change(n)) for n in range(10_000)))
 
     then = fleet(lambda _: {})
     now = fleet(lambda n: {"found": (f"r{n}",)} if n % 2 else {"labels": {"tier": "free"}})
-    began = time.monotonic()
     heads, labels = compare(then, now)
-    assert time.monotonic() - began < 5
     assert heads.text == (
         "5,000 targets are elsewhere than then: t00001 r001 -> r1, t00003 r001 -> r3, t00005 r001 -> r5 and 4,997 more"
     )

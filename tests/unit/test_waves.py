@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.plans import Command, Job, Wave
@@ -121,6 +121,7 @@ def test_a_percent_is_about_that_many_and_never_none(share: float) -> None:
     assert abs(len(canary) - 3 * share) < 30
 
 
+@settings(deadline=None)
 @given(
     fleet=st.sets(st.text(alphabet="abcdefgh0123", min_size=1, max_size=8), min_size=20, max_size=120),
     gone=st.sets(st.integers(min_value=0, max_value=119), max_size=12),

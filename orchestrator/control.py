@@ -1,0 +1,184 @@
+"""What people say to a run while it is on, from any terminal: pause, continue, skip a target, tolerate more failures.
+
+All of it is kept in the ledger with the run, so that it holds for whoever goes on with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Unpack
+
+from orchestrator.errors import UsageError
+from orchestrator.ledger import Holder, Ledger, RequestKind, Run
+from orchestrator.outcomes import DONE, Outcome, Report, RunStatus, Status
+from orchestrator.plans import Plan
+from orchestrator.records import Host
+from orchestrator.rollout import Controls
+from orchestrator.running import Manner, Options
+from orchestrator.runs import Runs
+from orchestrator.strategy import Budget
+
+_OPEN = frozenset({RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.INTERRUPTED, RunStatus.HALTED})
+#: what `skip` still changes: a failed target is left alone by the next `resume`
+_SKIPPABLE = frozenset({Status.FAILED, Status.LOST, Status.NOT_STARTED, Status.DEFERRED})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Something that was asked of a run."""
+
+    run: Run
+    #: a runner is alive, and hears it within two heartbeats
+    live: bool
+    #: what it means, for people
+    text: str
+    #: the target that it is about, None for the whole run
+    target: str | None = None
+
+
+class Control:
+    """The steering of a project's runs. Not safe to be used from several threads at once."""
+
+    def __init__(self, host: Host, runs: Runs) -> None:
+        self._host = host
+        self._runs = runs
+
+    def pause(self, run: str | None = None, *, operator: str | None = None) -> Asked:
+        """Ask the live run to start nothing more until somebody continues it; raises `UsageError` where none is live.
+
+        What is at work ends properly. It stays paused when its runner dies.
+        """
+        book, found = self._open_run(run, "pause")
+        live = book.live()
+        if live is None or live.run != found.id:
+            raise UsageError(f"run {found.id} has no live runner, so there is nothing to pause; it is {found.status}")
+        if Controls(book.requests(found.id)).paused is not None:
+            return Asked(run=found, live=True, text="is paused already")
+        self._ask(book, found, RequestKind.PAUSE, Manner.of(operator=operator).holder)
+        return Asked(run=found, live=True, text="starts nothing more; what is at work ends properly")
+
+    def continue_(self, run: str | None = None, **options: Unpack[Options]) -> Report | Asked | None:
+        """End the waiting of a run: a live one is told, one without a runner is gone on with here.
+
+        It overrules a gate that was inconclusive, and cuts a pause short. None when nothing is left to do.
+        """
+        manner = Manner.of(**options)
+        asked = self.release(run, operator=manner.operator, confirm=manner.confirm)
+        return asked if asked.live else self._runs.resume(asked.run.id, **options)
+
+    def release(self, run: str | None = None, *, operator: str | None = None, confirm: str | None = None) -> Asked:
+        """Say that a run need not wait any more; where it has no live runner, whoever resumes it goes on."""
+        manner = Manner.of(operator=operator, confirm=confirm)
+        self._runs.confirm(manner)
+        book, found = self._open_run(run, "continue")
+        live = book.live()
+        is_live = live is not None and live.run == found.id
+        if not self._waits(book, found):
+            hint = "it is at work" if is_live else f"it is {found.status}: see `orchestrate resume {found.id}`"
+            raise UsageError(f"run {found.id} waits for nobody, so there is nothing to continue; {hint}")
+        self._ask(book, found, RequestKind.CONTINUE, manner.holder)
+        return Asked(run=found, live=is_live, text="goes on" if is_live else "is gone on with")
+
+    def skip(
+        self,
+        target: str,
+        reason: str,
+        run: str | None = None,
+        *,
+        operator: str | None = None,
+        confirm: str | None = None,
+    ) -> Asked:
+        """Leave one target alone for the rest of a run; a failure of it does not count any more once it is resumed."""
+        if not reason.strip():
+            raise UsageError("say why it is skipped: the reason stands in every report")
+        manner = Manner.of(operator=operator, confirm=confirm)
+        self._runs.confirm(manner)
+        book, found = self._open_run(run, "skip in")
+        live = book.live()
+        is_live = live is not None and live.run == found.id
+        text = self._skippable(book, found, target, is_live=is_live)
+        self._ask(book, found, RequestKind.SKIP, manner.holder, target=target, reason=reason.strip())
+        return Asked(run=found, live=is_live, text=text, target=target)
+
+    def budget(
+        self,
+        max_failures: Budget | int | str,
+        run: str | None = None,
+        *,
+        wave: str | None = None,
+        operator: str | None = None,
+        confirm: str | None = None,
+    ) -> Asked:
+        """Tolerate so many failures from now on, in a run or in one wave of it; a percent is of its jobs."""
+        try:
+            budget = max_failures if isinstance(max_failures, Budget) else Budget.parse(max_failures)
+        except ValueError:
+            text = f"max_failures: `{max_failures}` is neither a number such as 3 nor a percent such as 2%"
+            raise UsageError(text) from None
+        manner = Manner.of(operator=operator, confirm=confirm)
+        self._runs.confirm(manner)
+        book, found = self._open_run(run, "give a budget to")
+        limit = budget.of(_due(book.plan(found.id), wave))
+        self._ask(book, found, RequestKind.BUDGET, manner.holder, max_failures=limit, wave=wave)
+        live = book.live()
+        is_live = live is not None and live.run == found.id
+        where = "in all" if wave is None else f"in wave {wave}"
+        then = "" if is_live else f"; `orchestrate resume {found.id}` goes on with it"
+        return Asked(run=found, live=is_live, text=f"tolerates {limit:,} failures {where} from now on{then}")
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _open_run(self, named: str | None, verb: str) -> tuple[Ledger, Run]:
+        book = self._host.ledger_if_any()
+        runs = [] if book is None else list(book.open_runs())
+        if book is None or (named is None and not runs):
+            raise UsageError(f"no open run to {verb}; see `orchestrate runs list`")
+        if named is None:
+            live = book.live()
+            return book, next((run for run in runs if live is not None and run.id == live.run), runs[0])
+        found = book.run(named)
+        if found.status not in _OPEN:
+            raise UsageError(f"run {found.id} has ended already: {found.status}")
+        return book, found
+
+    def _ask(self, book: Ledger, run: Run, kind: RequestKind, holder: Holder, **detail: Any) -> None:
+        book.note(holder, "runs budget" if kind is RequestKind.BUDGET else kind.value, run=run.id, detail=detail)
+        book.request(run.id, holder, kind, detail)
+
+    def _waits(self, book: Ledger, run: Run) -> bool:
+        """Whether a run is paused, or waits behind a wave."""
+        if run.status is RunStatus.PAUSED or Controls(book.requests(run.id)).paused is not None:
+            return True
+        return any(mark.finished_at is not None and not mark.passed for mark in self._awaited(book, run))
+
+    @staticmethod
+    def _awaited(book: Ledger, run: Run) -> list[Any]:
+        pausing = {wave.name for wave in book.plan(run.id).waves if wave.pause is not None or wave.gate is not None}
+        return [mark for mark in book.wave_marks(run.id) if mark.wave in pausing]
+
+    @staticmethod
+    def _skippable(book: Ledger, run: Run, target: str, *, is_live: bool) -> str:
+        """What skipping a target will do; raises `UsageError` where it can do nothing any more."""
+        planned = {job.target for job in book.plan(run.id).jobs}
+        known: dict[str, Outcome] = {outcome.target: outcome for outcome in book.outcomes(run.id)}
+        before = known.get(target)
+        if target not in planned and before is None:
+            raise UsageError(f"run {run.id} has no target `{target}`; see `orchestrate runs show {run.id} -v`")
+        if before is not None and (before.status in DONE or before.status not in _SKIPPABLE):
+            raise UsageError(f"{target} is {before.status} already in run {run.id}, so there is nothing to skip")
+        if is_live and target in book.unsettled(run.id):
+            return "is at work now: it is skipped only if this try has to be made again"
+        if before is not None and before.status in {Status.FAILED, Status.LOST}:
+            return f"{before.status} before; once the run has ended, `orchestrate resume {run.id}` leaves it alone"
+        return "will be left alone" if is_live else f"will be left alone by `orchestrate resume {run.id}`"
+
+
+def _due(plan: Plan, wave: str | None) -> int:
+    """Jobs that a percent is of."""
+    if wave is None:
+        return sum(1 for _ in plan.jobs)
+    jobs = next((each.jobs for each in plan.waves if each.name == wave), None)
+    if jobs is None:
+        names = ", ".join(each.name for each in plan.waves)
+        raise UsageError(f"the run has no wave `{wave}`; it has {names or 'none'}")
+    return len(jobs)
