@@ -11,7 +11,8 @@ from typing import Any
 
 from orchestrator.errors import UsageError
 from orchestrator.outcomes import format_time
-from orchestrator.plans import PLAN_FORMAT, Plan
+from orchestrator.plans import PLAN_FORMAT, Job, Plan
+from orchestrator.redaction import scrub
 
 #: digits of a digest that are enough to name it
 SHORTEST_DIGEST = 12
@@ -27,6 +28,39 @@ def document(plan: Plan, *, operator: str, sql: Iterable[Mapping[str, Any]]) -> 
         "made_at": format_time(datetime.datetime.now(datetime.UTC)),
         "made_by": operator,
         "sql": list(sql),
+    }
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The document as JSON, a line for each target: ten thousand are written at once, and two plans can be compared."""
+    return "{\n" + ",\n".join(_members(document)) + "\n}\n"
+
+
+def _members(data: Mapping[str, Any]) -> list[str]:
+    return [f"{json.dumps(key)}: {_value(value)}" for key, value in data.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(map(_item, value)) + "\n]"
+    return json.dumps(value)
+
+
+def _item(data: Mapping[str, Any]) -> str:
+    return f"{{{', '.join(_members(data))}}}" if "jobs" in data else json.dumps(data)
+
+
+def sql_of(job: Job, targets: int, text: str | None, flaw: str | None) -> dict[str, Any]:
+    """One path of the key `sql`: what it does to how many targets, and why the text is not whole."""
+    return {
+        "section": job.section,
+        "found": list(job.found),
+        "wanted": list(job.wanted),
+        "path": list(job.path),
+        "first": job.target,
+        "targets": targets,
+        "text": None if text is None else scrub(text),
+        "flaw": None if flaw is None else scrub(flaw),
     }
 
 

@@ -318,6 +318,8 @@ class Plan:
     question: Question | None = None
     #: what the operator should know before it runs; no part of the digest
     notes: tuple[str, ...] = ()
+    #: kept once it was asked for: ten thousand targets take a while
+    _digest: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     @property
     def jobs(self) -> Iterator[Job]:
@@ -345,8 +347,10 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 over everything that the plan decides; equal plans have equal digests, on every machine."""
-        text = json.dumps(self.decided(), sort_keys=True, separators=(",", ":"))
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        if self._digest is None:
+            text = json.dumps(self.decided(), sort_keys=True, separators=(",", ":"))
+            object.__setattr__(self, "_digest", "sha256:" + hashlib.sha256(text.encode()).hexdigest())
+        return str(self._digest)
 
     def decided(self) -> dict[str, Any]:
         """What of the format is in the digest: no words for people, nothing of this machine, no order of equals."""

@@ -8,12 +8,13 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
-from orchestrator import authoring, differences, heads, ledger, offline, planner, questions, registry
+from orchestrator import authoring, differences, heads, ledger, offline, plan_files, planner, questions, registry
 from orchestrator.authoring import RevisionOptions
 from orchestrator.control import Control
 from orchestrator.diagnosis import Check, diagnose
+from orchestrator.differences import Difference
 from orchestrator.errors import Refused, ScriptsError, UsageError
 from orchestrator.ledger import Ledger, Run
 from orchestrator.notifications import Notifier
@@ -230,24 +231,27 @@ class Project:
         )
         return dataclasses.replace(plan, question=question, files=self._files(plan))
 
-    def replan(self, plan: Plan) -> Plan:
-        """The plan that answers the question of an earlier one now."""
-        return self.plan(**questions.asked_by(plan))
+    def compare(self, plan: Plan) -> tuple[Plan | None, tuple[Difference, ...]]:
+        """The plan that answers the question of an earlier one now, and what has changed between them.
+
+        No plan where the question makes no sense any more: whoever was named has left, or the strategy has.
+        """
+        asked = questions.asked_by(plan)
+        try:
+            now = self.plan(**asked)
+        except UsageError as error:
+            changes = (Difference(kind=differences.Kind.GOAL, text=line) for line in str(error).splitlines())
+            return None, tuple(changes)
+        return now, differences.compare(plan, now)
 
     def verify(self, plan: Plan) -> Plan:
         """The same plan, made now: run this one.
 
         Raises `StalePlan` when anything that the plan rests on has changed since, and says what.
         """
-        asked = questions.asked_by(plan)
-        try:
-            now = self.plan(**asked)
-        except UsageError as error:
-            # Whoever was named has left, or the strategy has.
-            raise questions.stale(plan, str(error).splitlines(), self.ledger_if_any()) from None
-        changes = [difference.text for difference in differences.compare(plan, now)]
-        if changes:
-            raise questions.stale(plan, changes, self.ledger_if_any())
+        now, changes = self.compare(plan)
+        if now is None or changes:
+            raise questions.stale(plan, [change.text for change in changes], self.ledger_if_any())
         return now
 
     def _files(self, plan: Plan) -> dict[str, Files]:
@@ -274,6 +278,13 @@ class Project:
         for jobs in groups.values():
             first = jobs[0]
             yield tuple(jobs), offline.write_sql(first, by_name[first.target], self.scripts(first.section))
+
+    def document(self, plan: Plan, operator: str | None = None) -> dict[str, Any]:
+        """The format `orchestrate.plan/1`, with the SQL of each path and who made it; see `plan_files.text`."""
+        sql = (
+            plan_files.sql_of(jobs[0], len(jobs), written.text, written.flaw) for jobs, written in self.scripted(plan)
+        )
+        return plan_files.document(plan, operator=operator or operator_here(), sql=sql)
 
     def _strategy(self, name: str | None) -> Strategy:
         known = self.registry.strategies
@@ -303,11 +314,11 @@ class Project:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def upgrade(self, plan: Plan, **options: Unpack[Options]) -> Report:
+    def upgrade(self, plan: Plan, *, approved: str | None = None, **options: Unpack[Options]) -> Report:
         """Run an upgrade's plan; never raises for a tenant's failure, see `Report.raise_for_failures`."""
         if plan.command is not Command.UPGRADE:
             raise UsageError(f"this is the plan of a {plan.command}; use `Project.run`")
-        return self.run(plan, **options)
+        return self.run(plan, approved=approved, **options)
 
     def run(
         self,

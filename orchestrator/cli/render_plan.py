@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.render import blocks, counted, goal_text, headed_table, heads_text, path_text, some, wrapped
+from orchestrator.cli.render import (
+    INDENT,
+    blocks,
+    counted,
+    goal_text,
+    heads_text,
+    path_text,
+    shortened,
+    some,
+    table,
+    wrapped,
+)
 from orchestrator.cli.render_causes import (
     View,
     failure_groups,
@@ -16,9 +27,16 @@ from orchestrator.cli.render_causes import (
 )
 from orchestrator.cli.terminals import Line, Mood
 from orchestrator.outcomes import DONE
+from orchestrator.reports.words import duration
 
 if TYPE_CHECKING:
-    from orchestrator.plans import Job, Plan
+    from orchestrator.plans import Job, Plan, Wave
+
+
+#: distinct paths that are shown; `-v` shows them all
+PATHS = 8
+#: a path that this part of the jobs takes, or fewer, is odd
+FEW = 0.02
 
 
 def plan_lines(plan: Plan, view: View) -> Iterator[Line]:
@@ -30,7 +48,7 @@ def plan_lines(plan: Plan, view: View) -> Iterator[Line]:
             [*_paths(jobs, view), *_unchanged(plan)],
             *failure_paragraphs(failure_groups(plan.settled), view),
             left_alone_paragraph(left_alone_groups(plan.settled), view),
-            list(_terms(plan, view)),
+            list(_terms(plan, jobs, view)),
         ]
     )
 
@@ -43,8 +61,21 @@ def _head(plan: Plan, jobs: Sequence[Job]) -> Line:
 
 
 def _paths(jobs: Sequence[Job], view: View) -> Iterator[Line]:
-    for group in grouped(jobs, lambda job: (job.found, job.wanted, job.path)):
+    """The paths that most take, then the odd ones."""
+    groups = grouped(jobs, lambda job: (job.section, job.found, job.wanted, job.path))
+    shown = groups if view.verbose else groups[:PATHS]
+    few = max(1, int(len(jobs) * FEW))
+    odd = [group for group in shown[1:] if len(group) <= few]
+    for group in shown[: len(shown) - len(odd)]:
         yield from path_lines(group, view)
+    if odd:
+        yield Line("few come from elsewhere:", Mood.WARNING)
+    for group in odd:
+        yield from path_lines(group, view)
+    rest = groups[len(shown) :]
+    if rest:
+        targets = counted(sum(map(len, rest)), "target")
+        yield Line(f"{counted(len(rest), 'other path')} for {targets}; -v shows them", Mood.FAINT)
 
 
 def path_lines(jobs: Sequence[Job], view: View) -> Iterator[Line]:
@@ -65,21 +96,66 @@ def _unchanged(plan: Plan) -> Iterator[Line]:
         yield Line(f"{counted(len(group), 'target')} unchanged, {code}", Mood.GOOD)
 
 
-def _terms(plan: Plan, view: View) -> Iterator[Line]:
-    if not any(plan.jobs):
+def _terms(plan: Plan, jobs: Sequence[Job], view: View) -> Iterator[Line]:
+    if not jobs:
         yield Line("nothing to do")
         return
-    if len(plan.waves) == 1:
-        at_once = plan.waves[0].concurrency
-        yield Line(f"strategy {plan.strategy}: {at_once} at once, {_budget(plan.max_failures)} allowed")
+    waves = [wave for wave in plan.waves if wave.jobs]
+    if len(waves) == 1 and not _details(waves[0]):
+        yield Line(f"strategy {plan.strategy}: {waves[0].concurrency} at once, {_budget(plan.max_failures)} allowed")
     else:
-        rows = [("wave", "targets", "at once", "allowed")]
-        rows += [
-            (wave.name, f"{len(wave.jobs):,}", str(wave.concurrency), _budget(wave.max_failures)) for wave in plan.waves
-        ]
-        yield from headed_table(rows, right=frozenset({1, 2, 3}))
-    if view.verbose:
-        yield Line(plan.digest, Mood.FAINT)
+        yield Line(f"strategy {plan.strategy}: {counted(len(waves), 'wave')}, {_budget(plan.max_failures)} allowed")
+        yield from _waves(waves, view)
+    for text in _limits(plan):
+        yield from wrapped(text, view.width, indent="")
+    if plan.command == "upgrade" or view.verbose:
+        yield Line(f"digest {plan.digest}", Mood.FAINT)
+
+
+def _waves(waves: Sequence[Wave], view: View) -> Iterator[Line]:
+    """A line for each wave, and below it what comes with it."""
+    rows = [
+        (
+            f"wave {wave.name}",
+            counted(len(wave.jobs), "target"),
+            f"{wave.concurrency} at once",
+            f"{_budget(wave.max_failures)} allowed",
+        )
+        for wave in waves
+    ]
+    for wave, row in zip(waves, table(rows, right=frozenset({1, 2})), strict=True):
+        yield Line(row)
+        details = _details(wave)
+        if details:
+            yield from wrapped("; ".join(details), view.width, indent=INDENT * 2, mood=Mood.FAINT)
+
+
+def _details(wave: Wave) -> list[str]:
+    details = []
+    if wave.window:
+        details.append(f"only {', '.join(wave.window)}")
+    if wave.order_by:
+        details.append(f"in the order of label {wave.order_by}")
+    if wave.strict:
+        details.append("never more at once than failures left plus one")
+    then = [f"pause {_span(wave.pause)}"] if wave.pause is not None else []
+    if wave.gate is not None:
+        then.append(f"gate: {wave.gate.kind} {shortened(wave.gate.text, 120)}")
+    return [*details, *([f"then {', '.join(then)}"] if then else [])]
+
+
+def _limits(plan: Plan) -> Iterator[str]:
+    if plan.freeze:
+        yield f"starts nothing on {', '.join(plan.freeze)}"
+    if plan.deadline is not None:
+        yield f"starts nothing more {_span(plan.deadline)} after it began"
+    if plan.sweep is not None:
+        yield "takes in tenants that join meanwhile"
+
+
+def _span(seconds: float | str) -> str:
+    """`10m`, `until-continued`."""
+    return seconds if isinstance(seconds, str) else duration(seconds).removesuffix("00s").removesuffix("00m")
 
 
 def _budget(max_failures: int | None) -> str:

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from sqlalchemy import make_url
 
-from orchestrator.errors import ExitCode, UsageError
+from orchestrator import plan_files
+from orchestrator.differences import Difference
+from orchestrator.errors import ExitCode, StalePlan, UsageError
 from orchestrator.events import JobFinished, JobStarted, Listener, RunFinished, RunStarted, WaveStarted
 from orchestrator.ledger import AuditEntry, MemoryLedger, Run
 from orchestrator.notifications import Notifier, Subscription
@@ -122,6 +124,8 @@ class FakeProject:
     rows: tuple[StatusRow, ...] = (status_row("acme"),)
     checks: list[Any] = dataclasses.field(default_factory=list)
     forgotten: list[str] = dataclasses.field(default_factory=list)
+    #: what has changed since a saved plan was made
+    changes: tuple[Difference, ...] = ()
     #: raised instead of running anything
     refusal: Exception | None = None
     #: called in the middle of a run
@@ -178,6 +182,17 @@ class FakeProject:
 
     def sql(self, plan: Plan) -> list[tuple[tuple[Job, ...], str]]:
         return [(tuple(plan.jobs), "CREATE TABLE t (id int);")]
+
+    def document(self, plan: Plan) -> dict[str, Any]:
+        return plan_files.document(plan, operator="ada@host", sql=[])
+
+    def compare(self, plan: Plan) -> tuple[Plan | None, tuple[Difference, ...]]:
+        return (None if self.changes else plan), self.changes
+
+    def verify(self, plan: Plan) -> Plan:
+        if self.changes:
+            raise StalePlan([change.text for change in self.changes])
+        return plan
 
     def run(self, plan: Plan, *, listeners: Sequence[Listener], parent: str | None = None, **given: Any) -> Report:
         self.ran = {"plan": plan, "parent": parent, "listeners": listeners, **given}
