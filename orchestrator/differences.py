@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from orchestrator.outcomes import Outcome, Status
@@ -100,28 +100,61 @@ def _goal(then: Plan, now: Plan) -> Iterator[Difference]:
 
 def _files(then: Plan, now: Plan) -> Iterator[Difference]:
     several = len({*then.files, *now.files}) > 1
+    added, gone = _rerouted(then, now)
     for section in dict.fromkeys([*then.files, *now.files]):
-        before, after = then.files.get(section), now.files.get(section)
-        place = f"[{section}] " if several else ""
-        for text in _changed_files(before, after):
-            yield Difference(kind=Kind.FILES, text=place + text)
+        changed = [*_changed_files(then.files.get(section), now.files.get(section))]
+        changed += [
+            f"{_some(revisions)} {_plural(len(revisions), 'was', 'were')} {verb}"
+            for revisions, verb in ((added.get(section), "added"), (gone.get(section), "taken away"))
+            if revisions
+        ]
+        for text in changed:
+            yield Difference(kind=Kind.FILES, text=f"[{section}] {text}" if several else text)
 
 
 def _changed_files(before: Files | None, after: Files | None) -> Iterator[str]:
-    if before is not None and after is not None and before.env != after.env:
+    if before is None or after is None:
+        return
+    if before.env != after.env:
         yield "env.py changed"
-    old = before.revisions if before is not None else {}
-    new = after.revisions if after is not None else {}
-    changed = [revision for revision in new if revision in old and new[revision] != old[revision]]
+    changed = [name for name, digest in after.revisions.items() if before.revisions.get(name, digest) != digest]
     if changed:
         yield f"revision {_plural(len(changed), 'file')} {_some(changed)} changed"
-    for revisions, verb in ((_beyond(new, old), "added"), (_beyond(old, new), "taken away")):
-        if revisions:
-            yield f"{_some(revisions)} {_plural(len(revisions), 'was', 'were')} {verb}"
 
 
-def _beyond(some: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
-    return [revision for revision in some if revision not in others]
+def _rerouted(then: Plan, now: Plan) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Revisions, by section, that lie newly, or no longer, before targets that have not moved.
+
+    Which revisions the plans know does not tell: it changes with the targets that need them.
+    """
+    added: dict[str, dict[str, None]] = {}
+    gone: dict[str, dict[str, None]] = {}
+    before = _items(then)
+    seen: set[tuple[object, ...]] = set()
+    for name, item in _items(now).items():
+        old = before.get(name)
+        job = item if isinstance(item, Job) else old
+        if (
+            old is None
+            or not isinstance(job, Job)
+            or old.found != item.found
+            or not (_is_sound(old) and _is_sound(item))
+        ):
+            continue
+        paths = (_revisions(old), _revisions(item))
+        if paths[0] != paths[1] and (job.section, *paths) not in seen:
+            seen.add((job.section, *paths))
+            added.setdefault(job.section, {}).update(dict.fromkeys(one for one in paths[1] if one not in paths[0]))
+            gone.setdefault(job.section, {}).update(dict.fromkeys(one for one in paths[0] if one not in paths[1]))
+    return ({key: list(one) for key, one in added.items()}, {key: list(one) for key, one in gone.items()})
+
+
+def _is_sound(item: Item) -> bool:
+    return isinstance(item, Job) or item.status is Status.UNCHANGED
+
+
+def _revisions(item: Item) -> tuple[str, ...]:
+    return item.path if isinstance(item, Job) else ()
 
 
 # -- to whom --------------------------------------------------------------------------------------------------------

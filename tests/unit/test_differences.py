@@ -62,12 +62,38 @@ def test_equal_plans_differ_in_nothing() -> None:
         (plan(job()), plan(job(), revision=("r003",)), ["the goal is r003 now, and was r002"]),
         (plan(job()), plan(job(), files=files("f", r002="2")), ["env.py changed"]),
         (plan(job()), plan(job(), files=files(r002="3")), ["revision file r002 changed"]),
-        (plan(job()), plan(job(), files=files(r002="2", r003="3")), ["r003 was added"]),
-        (plan(job(), files=files(a="1", b="1")), plan(job(), files=files()), ["a, b were taken away"]),
         (
             plan(job()),
-            plan(job(), files=files(r002="2") | {"analytics": Files(env="e", revisions={"s1": "1"})}),
-            ["[analytics] s1 was added"],
+            plan(job(path=("r002", "r003"), wanted=("r003",)), files=files(r002="2", r003="3")),
+            ["r003 was added", "1 target goes another way: acme"],
+        ),
+        (
+            plan(settled=[AT_HEAD]),
+            plan(job(found=("r002",), path=("r003",)), files=files(r003="3")),
+            ["r003 was added", "1 target has another part in it: acme at head -> to do"],
+        ),
+        (
+            plan(job(path=("x1", "x2", "r002"))),
+            plan(job(path=("r002",))),
+            ["x1, x2 were taken away", "1 target goes another way: acme"],
+        ),
+        (
+            plan(job()),
+            plan(
+                job(path=("s1",), section="analytics"),
+                files=files() | {"analytics": Files(env="e", revisions={"s1": "1"})},
+            ),
+            [
+                "[analytics] s1 was added",
+                "[analytics] r002 was taken away",
+                f"1 target has moved: acme {HERE} [alembic] -> {HERE} [analytics]",
+            ],
+        ),
+        # Who joins behind the others needs more files, and whoever is done fewer: they are no news.
+        (
+            plan(job()),
+            plan(job(), job("b", found=(), path=("r001", "r002")), files=files(r001="1", r002="2")),
+            ["1 target joined: b"],
         ),
         (plan(job("a")), plan(*(job(name) for name in "abcde")), ["4 targets joined: b, c, d and 1 more"]),
         (plan(job("a"), job("b")), plan(job("a")), ["1 target left: b"]),
@@ -99,7 +125,7 @@ def test_equal_plans_differ_in_nothing() -> None:
             plan(settled=[settled("acme", Status.UNCHANGED, "at_head", found=())]),
             ["1 target has another part in it: acme unversioned -> at head"],
         ),
-        (plan(job()), plan(job(path=("r1b", "r002"))), ["1 target goes another way: acme"]),
+        (plan(job()), plan(job(path=("r1b", "r002"))), ["r1b was added", "1 target goes another way: acme"]),
         (plan(job()), plan(job(labels={"tier": "free"})), ["1 target has other labels: acme"]),
         (plan(job()), plan(job(after=("shared",))), ["1 target comes after others than then: acme"]),
         (plan(job()), plan(job(window=("22:00-04:00",))), ["1 target has another window: acme"]),
