@@ -6,10 +6,10 @@ import click
 
 from orchestrator.cli import continuing, options
 from orchestrator.cli.asking import answer
-from orchestrator.cli.groups import Command
+from orchestrator.cli.groups import Reporting
 
 
-@click.command("continue", cls=Command)
+@click.command("continue", cls=Reporting)
 @options.run_argument
 @options.execution
 @options.common
