@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypedDict, Unpack
 
-from orchestrator import executors, logs, rollout, worker
+from orchestrator import executors, logs, rollout, telemetry, worker
 from orchestrator.errors import ExitCode, LeaseLost, LedgerError, SettingsError, Stopped, Terminated
 from orchestrator.events import Listener, RunFinished, RunHalted, RunStarted
 from orchestrator.gates import GateMeasurer
@@ -186,6 +186,11 @@ class Place:
 
 def drive(run: Run, plan: Plan, place: Place, manner: Manner) -> Report:
     """Run the plan as that open run, under the lease that the caller holds, and close it; complete on every path."""
+    with telemetry.traced() as more:
+        return _drive(run, plan, place, dataclasses.replace(manner, listeners=(*manner.listeners, *more)))
+
+
+def _drive(run: Run, plan: Plan, place: Place, manner: Manner) -> Report:
     started = time.monotonic()
     logs.configure(place.settings.log_file)
     rollout.notify(manner.listeners, RunStarted(run=run.id, plan=plan))
