@@ -122,7 +122,6 @@ class _Trace:
             "command": plan.command.value,
             "revision": list(plan.revision),
             "strategy": plan.strategy,
-            "plan_digest": plan.digest,
             "targets": sum(1 for _ in plan.jobs) + len(plan.settled),
         }
         name = f"{NAME} {plan.command.value}"
@@ -135,7 +134,13 @@ class _Trace:
         for wave in tuple(self._waves):
             self._leave(wave)  # one that was halted never finished
         counts = {f"counts.{name}": number for name, number in report.counts.items() if number}
-        ended = {"status": report.status.value, "exit_code": int(report.exit_code), **counts}
+        # The digest as well only now: the report has it, where the plan of a large fleet would take a second.
+        ended: Attributes = {
+            "status": report.status.value,
+            "exit_code": int(report.exit_code),
+            "plan_digest": report.plan_digest,
+            **counts,
+        }
         self._run.set_attributes(_named(ended))
         if report.status not in _ENDED_WELL:
             _fail(self._run, f"{report.status.value}: {len(report.failures):,} failed or lost")
