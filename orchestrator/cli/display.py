@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from orchestrator.cli import frames, terminals
 from orchestrator.cli.frames import Part, Row
-from orchestrator.cli.progress import DRAINS, INTERRUPTED, halted, told
+from orchestrator.cli.progress import DRAINS, TOLD_ELSEWHERE, halted, told
 from orchestrator.cli.tallies import Tally
 from orchestrator.cli.terminals import Mood
 from orchestrator.events import Event, RunHalted, RunStarted
@@ -58,7 +58,7 @@ class TerminalProgress:
         match event:
             case RunStarted():
                 self.begin("begins")
-            case RunHalted(cause=cause) if cause != INTERRUPTED:
+            case RunHalted(cause=cause) if cause not in TOLD_ELSEWHERE:
                 self._messages.put(Part(halted(event), Mood.WARNING))
             case _:
                 pass

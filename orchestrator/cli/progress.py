@@ -25,8 +25,8 @@ SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.01
 #: CI ends jobs that say nothing for some minutes, and one index can take longer than that
 SECONDS_OF_SILENCE = 60.0
-#: cause of a halt that the signal handler has announced already
-INTERRUPTED = "interrupted"
+#: causes of a halt that the signal handler, or the pause before it, has told
+TOLD_ELSEWHERE = frozenset({"interrupted", "paused"})
 #: failures told as they happen; the report has them all
 FAILURES_TOLD = 5
 #: what can be typed while a run is on
@@ -82,7 +82,7 @@ class PlainProgress:
                 self._say_wave_end(wave)
             case deferred.events.RunPaused():
                 self._say(paused(event), Mood.WARNING)
-            case deferred.events.RunHalted(cause=cause) if cause != INTERRUPTED:
+            case deferred.events.RunHalted(cause=cause) if cause not in TOLD_ELSEWHERE:
                 self._say(halted(event), Mood.WARNING)
         if self._is_time():
             self._say_progress()
@@ -241,7 +241,8 @@ def _cause(outcome: Outcome) -> str:
 
 def halted(event: RunHalted) -> str:
     """Why nothing new starts."""
-    return f"halted: {event.text}; {event.in_flight:,} running, {event.not_started:,} not started"
+    word = "nothing more starts" if event.cause == "deferred" else "halted"
+    return f"{word}: {event.text}; {event.in_flight:,} running, {event.not_started:,} not started"
 
 
 def paused(event: RunPaused) -> str:

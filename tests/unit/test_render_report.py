@@ -8,7 +8,18 @@ import pytest
 
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_report import report_lines
-from orchestrator.outcomes import Failure, FailureKind, Outcome, Reason, Report, RunStatus, Status
+from orchestrator.outcomes import (
+    Failure,
+    FailureKind,
+    GateResult,
+    Outcome,
+    Reason,
+    Report,
+    RunStatus,
+    Status,
+    Verdict,
+    WaveSummary,
+)
 from tests.unit.cli_fakes import UNIQUE, job, outcome, report, skipped
 
 
@@ -200,3 +211,51 @@ def test_failures_without_a_fingerprint_are_grouped_by_what_they_say() -> None:
 
     assert "2 failed: ValueError" in shown
     assert "1 failed: ValueError" in shown
+
+
+def test_a_run_that_waits_for_a_person_says_for_what() -> None:
+    waiting = Reason(code="paused", text="wave canary is done, and the strategy waits for somebody to continue")
+    outcomes = [outcome("acme"), dataclasses.replace(outcome("globex", Status.NOT_STARTED), reason=waiting)]
+    shown = text(report(*outcomes, status=RunStatus.PAUSED))
+
+    assert "  wave canary is done, and the strategy waits for somebody to continue" in shown
+    assert shown.endswith("to go on: orchestrate continue r-20261122-120000-4f2a")
+    assert "resume" not in shown
+
+
+def waved(gate: GateResult, status: RunStatus) -> Report:
+    canary = WaveSummary(name="canary", status="succeeded", counts={"upgraded": 1}, gate=gate)
+    rest = WaveSummary(name="rest", status="not_started", counts={"not_started": 1_200})
+    code = "paused" if status is RunStatus.PAUSED else "halted"
+    why = Reason(code=code, text=f"the gate of wave canary {gate.verdict}: {gate.text}")
+    left = dataclasses.replace(outcome("globex", Status.NOT_STARTED), reason=why)
+    return dataclasses.replace(report(outcome("acme"), left, status=status), waves=(canary, rest))
+
+
+def test_waves_and_their_gates_are_a_table() -> None:
+    gate = GateResult(kind="command", verdict=Verdict.FAILED, text="ended with status 2: the smoke test found nothing")
+    shown = text(waved(gate, RunStatus.HALTED))
+
+    assert "  the gate of wave canary failed: ended with status 2: the smoke test found" in shown
+    assert "  wave    targets  outcome      gate" in shown
+    assert "  canary        1  succeeded    failed: ended with status 2: the smok..." in shown
+    assert "  rest      1,200  not started" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "to go on: orchestrate resume" in shown
+
+
+def test_a_gate_that_could_not_be_measured_is_overruled_or_asked_once_more() -> None:
+    gate = GateResult(kind="http", verdict=Verdict.INCONCLUSIVE, text="no answer in 30 s")
+    shown = text(waved(gate, RunStatus.PAUSED))
+
+    assert "to go on: orchestrate continue" in shown
+    assert "to ask the gate once more: orchestrate resume" in shown
+
+
+def test_a_gate_that_failed_behind_the_last_wave_says_so() -> None:
+    gate = GateResult(kind="http", verdict=Verdict.FAILED, text="status 503")
+    last = WaveSummary(name="only", status="failed", counts={"upgraded": 1}, gate=gate)
+    shown = text(dataclasses.replace(report(outcome("acme"), status=RunStatus.HALTED), waves=(last,)))
+
+    assert "  the gate of wave only failed: status 503" in shown
+    assert "to ask the gate once more: orchestrate resume" in shown
