@@ -235,7 +235,8 @@ def _found(item: Item) -> str:
 def _path(item: Item) -> str:
     if isinstance(item, Outcome):
         return ""
-    return f"{' '.join(item.path) or 'nothing'} to {_heads(item.wanted)}"
+    held = "" if item.transaction is None else f", a transaction for each {item.transaction}"
+    return f"{' '.join(item.path) or 'nothing'} to {_heads(item.wanted)}{held}"
 
 
 def _decision(item: Item) -> str:

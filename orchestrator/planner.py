@@ -220,6 +220,7 @@ def _job(request: Request, look: Found, route: Route) -> Job:
         wave=ONLY_WAVE,
         after=target.after,
         window=() if request.outside_windows else target.tenant.window,
+        transaction=request.strategy.transaction,
         provision=look.condition is Condition.ABSENT,
     )
 

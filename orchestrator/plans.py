@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from orchestrator.outcomes import Failure, Outcome, Status
-from orchestrator.tenants import Target
+from orchestrator.tenants import Target, Transaction
 
 PLAN_FORMAT = "orchestrate.plan/1"
 #: pause of a wave behind which a person must say that the run goes on
@@ -94,6 +94,8 @@ class Job:
     provision: bool = False
     #: the tenant's maintenance windows, as written; none means always
     window: tuple[str, ...] = ()
+    #: how much one transaction holds, as the strategy says; None for what the target says
+    transaction: Transaction | None = None
     #: an earlier try of this run may have done it, wholly or in part; no part of the plan
     resumed: bool = False
 
@@ -116,13 +118,22 @@ class Job:
             "after": list(self.after),
             "provision": self.provision,
             "window": list(self.window),
+            "transaction": None if self.transaction is None else self.transaction.value,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Job:
         """Undo `to_json`."""
         lists = {name: tuple(data.get(name, ())) for name in ("found", "wanted", "path", "after", "window")}
-        return cls(**{**data, **lists, "command": Command(data["command"])})
+        said = data.get("transaction")
+        transaction = None if said is None else Transaction(said)
+        return cls(**{**data, **lists, "command": Command(data["command"]), "transaction": transaction})
+
+    def on(self, target: Target) -> Target:
+        """The target as this job migrates it."""
+        if self.transaction is None:
+            return target
+        return dataclasses.replace(target, transaction=self.transaction)
 
     def outcome(self, status: Status, **fields: Any) -> Outcome:
         """What happened to this job: the job's own fields, the status, and whatever else is known."""

@@ -277,7 +277,7 @@ class Project:
             groups.setdefault(key, []).append(job)
         for jobs in groups.values():
             first = jobs[0]
-            yield tuple(jobs), offline.write_sql(first, by_name[first.target], self.scripts(first.section))
+            yield tuple(jobs), offline.write_sql(first, first.on(by_name[first.target]), self.scripts(first.section))
 
     def document(self, plan: Plan, operator: str | None = None) -> dict[str, Any]:
         """The format `orchestrate.plan/1`, with the SQL of each path and who made it; see `plan_files.text`."""

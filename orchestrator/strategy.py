@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from orchestrator.plans import Gate, Retries
 from orchestrator.redaction import scrub
+from orchestrator.tenants import Transaction
 
 #: jobs in flight on one server unless `servers:` says otherwise (DESIGN: "at most 8 per server")
 AUTO_SERVER_CAP = 8
@@ -165,6 +166,8 @@ class Strategy:
     waves: tuple[WaveRule, ...] = ()
     retries: Retries = dataclasses.field(default_factory=Retries)
     strict: bool = False
+    #: how much one transaction holds, instead of what the targets say
+    transaction: Transaction | None = None
     #: label by whose value jobs are ordered, in waves that do not say otherwise
     order_by: str | None = None
     #: for waves that have none

@@ -101,7 +101,7 @@ class Work:
 
     def __init__(self, job: Job, target: Target, settings: WorkerSettings) -> None:
         self.job = job
-        self.target = target
+        self.target = job.on(target)
         self.settings = settings
         self.backend = databases.backend_of(target)
         self.orphans = databases.Orphans(runs=settings.orphans, end=settings.end_orphans)

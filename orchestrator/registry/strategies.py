@@ -38,6 +38,7 @@ def _strategy(name: str, entry: StrategyEntry) -> Strategy:
         waves=tuple(_wave(wave) for wave in entry.waves),
         retries=_retries(entry.retries),
         strict=bool(entry.strict),
+        transaction=entry.transaction,
         order_by=entry.order_by,
         window=tuple(entry.window or ()),
         freeze=tuple(entry.freeze or ()),

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, inspect, make_url
 
 from orchestrator import databases, worker
-from orchestrator.outcomes import FailureKind, Status
+from orchestrator.outcomes import FailureKind, Outcome, Status
 from orchestrator.plans import Command
 from orchestrator.tenants import Target, Tenant, Timeouts, Transaction
 from tests import histories
@@ -193,7 +193,21 @@ def test_a_failure_leaves_what_its_transactions_say(
     path = histories.file_of(folder, "r004")
     path.write_text(path.read_text().replace("def upgrade():\n", "def upgrade():\n    op.execute('SELECT 1/0')\n", 1))
     target = dataclasses.replace(schema_target, transaction=transaction)
-    outcome = run(folder, target, job(target))
+    check_what_is_kept(transaction, target, run(folder, target, job(target)))
+
+
+@pytest.mark.parametrize("transaction", list(Transaction))
+def test_a_strategy_says_it_instead_of_the_target(
+    folder: Path, schema_target: Target, transaction: Transaction
+) -> None:
+    path = histories.file_of(folder, "r004")
+    path.write_text(path.read_text().replace("def upgrade():\n", "def upgrade():\n    op.execute('SELECT 1/0')\n", 1))
+    other = next(each for each in Transaction if each is not transaction)
+    target = dataclasses.replace(schema_target, transaction=other)
+    check_what_is_kept(transaction, target, run(folder, target, job(target, transaction=transaction)))
+
+
+def check_what_is_kept(transaction: Transaction, target: Target, outcome: Outcome) -> None:
     kept = () if transaction is Transaction.TARGET else ("r001", "r002", "r003")
     assert outcome.status is Status.FAILED
     assert (outcome.failure.code, outcome.failure.revision) == ("22012", "r004")

@@ -12,6 +12,7 @@ from orchestrator import testing
 from orchestrator.differences import Difference, Kind, compare
 from orchestrator.outcomes import Outcome, Reason, Status
 from orchestrator.plans import Command, Files, Job, Plan, Question
+from orchestrator.tenants import Transaction
 from tests.unit.test_plans import DECISIVE, GATE, changed, full_plan
 
 HERE = "db:5432/saas schema tenant_acme"
@@ -61,6 +62,7 @@ def test_equal_plans_differ_in_nothing() -> None:
         (plan(job()), plan(job(), asked="r002"), ["what is asked for is r002 now, and was head"]),
         (plan(job()), plan(job(), revision=("r003",)), ["the goal is r003 now, and was r002"]),
         (plan(job()), plan(job(), files=files("f", r002="2")), ["env.py changed"]),
+        (plan(job()), plan(job(transaction=Transaction.REVISION)), ["1 target goes another way: acme"]),
         (plan(job()), plan(job(), files=files(r002="3")), ["revision file r002 changed"]),
         (
             plan(job()),

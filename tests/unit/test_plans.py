@@ -129,7 +129,7 @@ def another(value: Any) -> Any:
 
 def is_decisive(path: tuple[Any, ...]) -> bool:
     """Whether another value would be another plan; names of commands and statuses have no other spelling."""
-    if path[0] in ("question", "format", "command") or path[-1] == "command":
+    if path[0] in ("question", "format", "command") or path[-1] in ("command", "transaction"):
         return False
     if path[0] == "settled":
         words = {"text", "failure", "attempts", "applied", "started_at", "duration_ms", "mode", "wave", "status"}
