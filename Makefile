@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: demo test check bench soak faults build services docs acceptance constraints clean help
+.PHONY: demo test check display bench soak faults build services docs acceptance constraints clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -43,6 +43,10 @@ services: $(VENV)/.development ## install the database servers that the tests ne
 
 acceptance: $(VENV)/.development services ## someone else's history on a fleet of ours
 	python -m tests.acceptance.optuna
+
+# TENANTS=10000
+display: $(VENV)/.development services ## what a terminal shows of a large fleet, against its databases
+	ORCHESTRATE_TEST_TENANTS=$(or $(TENANTS),10000) pytest -q tests/acceptance/test_terminal.py
 
 bench: $(VENV)/.development services ## a fleet of PostgreSQL schemas against the floor and plain Alembic; the page of a report
 	python -m benchmarks.fleet

@@ -49,7 +49,9 @@ _PACKAGES = {"display": __package__, "github": "orchestrator.reports", "promethe
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of that name."""
+    """Import the module of that name; from then on it is an attribute, as thousands of events ask for it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{_PACKAGES.get(name, 'orchestrator')}.{name}")
+    module = importlib.import_module(f"{_PACKAGES.get(name, 'orchestrator')}.{name}")
+    globals()[name] = module
+    return module

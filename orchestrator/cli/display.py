@@ -129,9 +129,11 @@ class Canvas:
         back = min(self._height(width), height)
         up = _UP.format(back) if back else ""
         lines = [*((part,) for part in above), *rows]
-        # Each line clears only what is left of the one that it replaces: a cleared screen would flicker.
-        text = "".join(f"{self._rendered(row)}{_CLEAR_LINE}\r\n" for row in lines)
-        self._write(f"\r{up}{text}{_CLEAR_BELOW}")
+        # Each line clears only what is left of the one that it replaces: a cleared screen would flicker, and some
+        # terminals keep what was cleared from the first line on for scrolling back.
+        less = max(0, back - len(lines))
+        text = "".join(f"{self._rendered(row)}{_CLEAR_LINE}\r\n" for row in [*lines, *((),) * less])
+        self._write(f"\r{up}{text}{_CLEAR_BELOW}{_UP.format(less) if less else ''}")
         self._drawn = rows
 
     def _height(self, width: int) -> int:

@@ -41,8 +41,9 @@ class Terminal(io.StringIO):
     def __init__(self, width: int = 80, height: int = 24) -> None:
         super().__init__()
         self.width, self.height = width, height
-        self.lines: list[str] = [""]
+        self.screen: list[str] = [""]
         self.row = 0
+        self.is_at_start = True
         self.writes = 0
 
     def isatty(self) -> bool:
@@ -62,24 +63,31 @@ class Terminal(io.StringIO):
         assert text.isprintable(), text
         assert cell_len(text) < self.width * display.MOST_LINES, text
         if text:
-            self.lines[self.row] = text
+            self.screen[self.row] = text
+            self.is_at_start = False
 
     def _obey(self, found: re.Match[str]) -> None:
-        match found[2] or found[0]:
+        code = found[2] or found[0]
+        match code:
             case "\n":
                 self.row += 1
-                if self.row == len(self.lines):
-                    self.lines.append("")
+                if self.row == len(self.screen):
+                    self.screen.append("")
             case "A":
                 self.row -= int(found[1])
                 assert self.row >= 0
-                assert len(self.lines) - self.row <= self.height, "up past the first line of the screen"
+                assert len(self.screen) - self.row <= self.height, "up past the first line of the screen"
+            case "K" if self.is_at_start:
+                self.screen[self.row] = ""
             case "J":
-                self.lines = [*self.lines[: self.row], ""]
+                self.screen = [*self.screen[: self.row], ""]
+        self.is_at_start = self.is_at_start or code in {"\n", "\r"}
 
     @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
+    def lines(self) -> list[str]:
+        """What is on it, down to the line of the cursor or the last one with text."""
+        last = max((number for number, line in enumerate(self.screen) if line), default=0)
+        return self.screen[: max(last, self.row) + 1]
 
 
 @pytest.fixture
@@ -297,7 +305,7 @@ def test_a_terminal_that_became_narrower_is_cleared_of_the_lines_that_it_wrapped
     wide = [line for line in terminal.lines if line]
     terminal.width = 20
     wrapped = [line[place : place + 20] for line in wide for place in range(0, len(line), 20)]
-    terminal.lines, terminal.row = [*wrapped, ""], len(wrapped)
+    terminal.screen, terminal.row = [*wrapped, ""], len(wrapped)
     shown.draw()
 
     assert max(map(len, terminal.lines)) < 20
