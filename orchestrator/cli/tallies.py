@@ -408,7 +408,6 @@ class Tally:
         for wave in plan.waves:
             self._add_wave(wave)
         for outcome in plan.settled:
-            self._fleet.add(outcome.target)
             wave_of = None if outcome.wave is None else self._wave(outcome.wave)
             if wave_of is not None:
                 wave_of.members.add(outcome.target)
@@ -459,7 +458,6 @@ class Tally:
 
     def _end(self, outcome: Outcome, *, settled: bool = False) -> None:
         self._move(outcome.target)
-        self._fleet.add(outcome.target)
         kind = _kind(outcome)
         if kind is None:
             return
@@ -473,7 +471,8 @@ class Tally:
             self._faults[outcome.target] = fault
 
     def _move(self, target: str) -> None:
-        """Take a target out of the place where it was."""
+        """Take a target out of the place where it was; one that nobody announced is of the fleet from now on."""
+        self._fleet.add(target)
         self._running.pop(target, None)
         self._waiting.discard(target)
         self._faults.pop(target, None)
