@@ -211,7 +211,7 @@ class Project:
             each=each,
             outside_windows=outside_windows,
             deadline=deadline,
-            sweep=wished.to_json() if wished.may_grow else None,
+            sweep=wished.to_json() if wished.may_grow and not guide.is_step and command is Command.UPGRADE else None,
         )
         self._refuse_skipped_databases(chosen, guide, request)
         plan = planner.build(request, self.look(chosen), guide)
@@ -443,6 +443,11 @@ class _Guide:
 
     def route(self, target: Target, command: Command, found: tuple[str, ...], asked: str) -> Route:
         return self._project.scripts(target.section).route(command, found, asked)
+
+    @property
+    def is_step(self) -> bool:
+        """Whether what was asked for is counted from where each target is."""
+        return any(self._project.scripts(section).is_relative(self._asked) for section in self._sections)
 
     def is_done(self, found: Found) -> bool:
         """Whether a target that was left out is where an upgrade would bring it.

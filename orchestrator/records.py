@@ -6,10 +6,10 @@ import dataclasses
 import datetime
 import functools
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from orchestrator import recoveries, registry, rollout
+from orchestrator import planner, recoveries, registry, rollout
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.ledger import AuditEntry, Lease, Ledger, Run
 from orchestrator.outcomes import Outcome, Reason, Report, RunStatus, Status
@@ -20,6 +20,7 @@ from orchestrator.revisions import Scripts
 from orchestrator.running import Manner, Place, leased, report_of
 from orchestrator.selectors import Selection, select
 from orchestrator.settings import Settings
+from orchestrator.strategy import Strategy
 from orchestrator.tenants import Target
 
 #: runs that are looked through for the latest one that a verb applies to
@@ -119,11 +120,13 @@ class Records:
         left = any(told.is_left(job) for job in past.plan.jobs)
         put_off = any(outcome.status is Status.DEFERRED for outcome in latest.values())
         fine = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
-        done = fine and not put_off and not left
+        # A gate behind the last wave has the last word.
+        done = fine and not put_off and not left and not past.awaits_gate
         if done:
             book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
         elif outcomes:
-            book.close_run(run.id, RunStatus.INTERRUPTED, run.exit_code or ExitCode.FAILURES, outcomes)
+            status = RunStatus.PAUSED if is_held(run) else RunStatus.INTERRUPTED
+            book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
         return done or bool(outcomes)
 
     @staticmethod
@@ -193,29 +196,39 @@ class Records:
             sweep=functools.partial(self._joined, plan, targets),
         )
 
-    def _joined(self, plan: Plan, targets: dict[str, Target], known: Collection[str]) -> list[Job]:
-        """Jobs of tenants that have joined since the plan was made, as its selection means them; they become known."""
+    def _joined(self, plan: Plan, targets: dict[str, Target], known: Collection[str]) -> list[Job | Outcome]:
+        """What is to be done with tenants that have joined since, as the plan's selection means them."""
         fleet = registry.load(self._host.settings)
         chosen = select(fleet.targets, Selection.from_json(plan.sweep or {}))
-        today = datetime.datetime.now(datetime.UTC).date()
-        new = [target for target in chosen if target.name not in known and target.tenant.takes_part(today)]
+        new = [target for target in chosen if target.name not in known]
+        if not new:
+            return []
         targets |= {target.name: target for target in new}
-        jobs = [recoveries.late_job(plan, look, self._route(plan, look)) for look in self._host.look(new)]
-        return [job for job in jobs if job is not None]
+        strategy = fleet.strategies.get(plan.strategy, Strategy())
+        asked = plan.question
+        request = planner.Request(
+            project=plan.project,
+            environment=plan.environment,
+            command=plan.command,
+            asked=plan.asked,
+            today=datetime.datetime.now(datetime.UTC).date(),
+            strategy=dataclasses.replace(strategy, waves=()),
+            provision=asked is not None and asked.provision,
+            allow_ahead=plan.allow_ahead,
+            outside_windows=asked is not None and asked.outside_windows,
+        )
+        guide = _Pinned(scripts=self._host.scripts, plan=plan)
+        joined = planner.build(request, self._host.look(new), guide)
+        return [*joined.jobs, *joined.settled]
 
-    def _route(self, plan: Plan, look: Found, planned: Outcome | None = None) -> Route | None:
-        """The way to what the run wanted, for a target without a job; None where there is none."""
+    def _route(self, plan: Plan, look: Found, planned: Outcome) -> Route | None:
+        """The way to what the run wanted, for a target that could not be read when it was planned."""
         scripts = self._host.scripts(look.target.section)
-        wanted = planned.wanted if planned else None
-        wanted = wanted or next((job.wanted for job in plan.jobs if job.section == look.target.section), None)
-        # Plans of before there was `planned.wanted` say it nowhere else.
-        wanted = wanted or tuple(head for head in plan.revision if scripts.knows([head]))
+        wanted = planned.wanted or _wanted_by(plan, look.target.section, scripts)
         relative = scripts.is_relative(plan.asked)
         if plan.command is not Command.UPGRADE or relative or not wanted or not scripts.knows(look.heads):
             return None
-        if scripts.has_reached(look.heads, wanted):
-            return Route(path=(), wanted=wanted)
-        return scripts.route_to(look.heads, wanted)
+        return _way(scripts, look.heads, wanted)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -259,3 +272,33 @@ def is_held(run: Run) -> bool:
     """Whether a run waits for a person, with targets that it has not begun; one that only put some off does not."""
     told = sum(number for status, number in run.counts.items() if status != Status.NOT_STARTED.value)
     return run.status is RunStatus.PAUSED and told < run.size
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pinned:
+    """Guides tenants that join to where the others were brought, though the scripts may go further by now."""
+
+    scripts: Callable[[str], Scripts]
+    plan: Plan
+
+    def knows(self, target: Target, heads: tuple[str, ...]) -> bool:
+        return self.scripts(target.section).knows(heads)
+
+    def is_relative(self, target: Target, asked: str) -> bool:
+        return self.scripts(target.section).is_relative(asked)
+
+    def route(self, target: Target, command: Command, found: tuple[str, ...], asked: str) -> Route:
+        scripts = self.scripts(target.section)
+        wanted = _wanted_by(self.plan, target.section, scripts)
+        return _way(scripts, found, wanted) if wanted else scripts.route(command, found, asked)
+
+
+def _wanted_by(plan: Plan, section: str, scripts: Scripts) -> tuple[str, ...]:
+    """Where a run brings the targets of one chain."""
+    wanted = next((job.wanted for job in plan.jobs if job.section == section), None)
+    # A plan whose targets of this chain were there already says it nowhere else.
+    return wanted or tuple(head for head in plan.revision if scripts.knows([head]))
+
+
+def _way(scripts: Scripts, found: tuple[str, ...], wanted: tuple[str, ...]) -> Route:
+    return Route(path=(), wanted=wanted) if scripts.has_reached(found, wanted) else scripts.route_to(found, wanted)

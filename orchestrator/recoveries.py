@@ -252,16 +252,9 @@ def late_jobs(
         if look is None or look.condition not in {Condition.VERSIONED, Condition.EMPTY} or not is_due(latest):
             continue
         way = route(look, outcome)
-        job = late_job(past.plan, look, way)
-        if job is not None:
-            jobs.append(job)
+        if way is not None:
+            jobs.append(_late(past.plan, look, way))
     return jobs
-
-
-def late_job(plan: Plan, look: Found, way: Route | None) -> Job | None:
-    """A job for a target that had none when the run was planned; None where there is no way, or nothing to go."""
-    readable = look.condition in {Condition.VERSIONED, Condition.EMPTY}
-    return _late(plan, look, way) if way is not None and readable else None
 
 
 def take_back(

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 from orchestrator.errors import LedgerError, OrchestratorError
@@ -169,7 +169,9 @@ class Rollout(JobDrive):
             if self._halted:
                 return
             try:
-                jobs = self._outside.sweep(frozenset(self._jobs) | frozenset(self._settled))
+                joined = self._outside.sweep(frozenset(self._jobs) | frozenset(self._settled))
+                self._settle(outcome for outcome in joined if isinstance(outcome, Outcome))
+                jobs = [job for job in joined if isinstance(job, Job)]
                 if not jobs:
                     return
                 wave = self._add(jobs)
@@ -180,6 +182,12 @@ class Rollout(JobDrive):
                 self._halt(HaltCause.SWEEP, f"nobody can say which tenants have joined meanwhile: {error}")
                 return
             self._run_wave(wave)
+
+    def _settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Outcomes of tenants that have joined, and for which there is nothing to be done, or nothing can be."""
+        new = tuple(outcomes)
+        self._plan = dataclasses.replace(self._plan, settled=(*self._plan.settled, *new))
+        self._settled |= {outcome.target: outcome for outcome in new}
 
     def _add(self, jobs: Sequence[Job]) -> Wave:
         """A wave of jobs that were not in the plan; raises `LedgerError` before anything else is done."""

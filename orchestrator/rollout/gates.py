@@ -24,8 +24,8 @@ class Measurer(Protocol):
 
 #: starts one measurement; cancelling the future need not end it
 Ask: TypeAlias = Callable[[str, Gate, Sequence[Outcome]], Future[GateResult]]
-#: jobs of tenants that have joined since; given the targets that the run knows
-Sweep: TypeAlias = Callable[[Collection[str]], Sequence[Job]]
+#: jobs of tenants that have joined since, and outcomes of those that need none; given the targets that the run knows
+Sweep: TypeAlias = Callable[[Collection[str]], Sequence[Job | Outcome]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

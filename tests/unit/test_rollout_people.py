@@ -12,9 +12,9 @@ from orchestrator import rollout
 from orchestrator.errors import ExitCode, SettingsError
 from orchestrator.events import Event, JobFinished, RunHalted, WaveStarted
 from orchestrator.ledger import RequestKind
-from orchestrator.outcomes import RunStatus, Status
+from orchestrator.outcomes import Outcome, RunStatus, Status
 from orchestrator.plans import Job, Plan, Wave
-from orchestrator.testing import FakeClock, MemoryLedger, ScriptedExecutor, a_job, a_plan, a_wave
+from orchestrator.testing import FakeClock, MemoryLedger, ScriptedExecutor, a_job, a_plan, a_wave, an_outcome
 from tests.unit.rollout_drives import statuses
 from tests.unit.rollout_worlds import GATE, World, resumed, wave
 
@@ -203,6 +203,14 @@ class TestSweeping:
         assert [set(known) for known in self.known] == [{"a"}, {"a", "x", "y"}, {"a", "x", "y", "z"}]
         assert [each.name for each in world.ledger.plan(world.run).waves] == ["rest", "sweep", "sweep-2"]
         assert {one.target for one in world.ledger.outcomes(world.run)} == set("axyz")
+
+    def test_who_joined_and_needs_nothing_is_in_the_report_as_well(self) -> None:
+        absent = an_outcome("x", Status.NOT_PROVISIONED)
+        rounds: list[list[Job | Outcome]] = [[absent, a_job("y")], []]
+        world = World(self.swept(wave("a", name="rest")), sweep=lambda _: rounds.pop(0))
+        conclusion = world.drive()
+        assert statuses(conclusion) == {"a": "upgraded", "y": "upgraded", "x": "not_provisioned"}
+        assert conclusion.exit_code is ExitCode.FAILURES
 
     def test_a_run_that_halted_takes_in_nobody(self) -> None:
         world = World(self.swept(a_wave("a", "b", concurrency=1)), {"a": Status.FAILED}, sweep=self.sweep(("x",)))
