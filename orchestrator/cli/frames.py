@@ -39,7 +39,8 @@ def frame(picture: Picture, *, width: int, height: int, hint: str = "", encoding
     state = list(_state(picture))
     longest = list(_longest(picture))
     budget = list(_budget(picture))
-    ending = [(Part(hint, Mood.FAINT),)] if hint else []
+    # Once nothing new starts, there is nothing to drain.
+    ending = [(Part(hint, Mood.FAINT),)] if hint and picture.phase in {Phase.RUNNING, Phase.PAUSED} else []
     room = height - len(head) - len(state)
     waves = list(_waves(picture.waves, max(0, min(WAVES, room)))) if _tells_of_waves(picture) else []
     rows = [*head, *state, *waves]
@@ -136,7 +137,7 @@ def _state(picture: Picture) -> Iterator[Row]:
         case Phase.PAUSED:
             yield (Part(f"paused: {picture.text}; to go on: orchestrate continue", Mood.WARNING),)
         case Phase.DRAINING:
-            yield (Part("draining: nothing new starts", Mood.WARNING),)
+            yield (Part("draining: nothing new starts; Ctrl-C again stops what is running", Mood.WARNING),)
         case Phase.HALTED:
             yield (Part(f"halted: {picture.text}", Mood.BAD),)
 

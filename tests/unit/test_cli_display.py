@@ -198,7 +198,8 @@ def test_why_nothing_new_starts_is_said() -> None:
     halted = a_tally(fleet(), RunHalted(cause="budget", text="6 failures exceed 5", in_flight=1, not_started=2))
     assert "halted: 6 failures exceed 5" in rows(halted)
     drained = a_tally(fleet(), RunHalted(cause="interrupted", text="asked to stop", in_flight=1, not_started=2))
-    assert "draining: nothing new starts" in rows(drained)
+    assert "draining: nothing new starts; Ctrl-C again stops what is running" in rows(drained)
+    assert ["Ctrl-C" in rows(shown) for shown in (paused, halted, drained)] == [True, False, False]
 
 
 @pytest.mark.parametrize("width", [1, 2, 9, 20, 39, 79, 200])
