@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from orchestrator.cli.progress import rate_text
+from orchestrator.cli.progress import pause_text, rate_text
 from orchestrator.cli.render import counted, goal_text
 from orchestrator.cli.tallies import BEHIND, Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.terminals import Mood, visible
@@ -135,7 +135,7 @@ def _state(picture: Picture) -> Iterator[Row]:
         case Phase.RUNNING:
             return
         case Phase.PAUSED:
-            yield (Part(f"paused: {picture.text}; to go on: orchestrate continue", Mood.WARNING),)
+            yield (Part(f"{pause_text(picture.text)}; to go on: orchestrate continue", Mood.WARNING),)
         case Phase.DRAINING:
             yield (Part("draining: nothing new starts; Ctrl-C again stops what is running", Mood.WARNING),)
         case Phase.HALTED:

@@ -248,7 +248,12 @@ def halted(event: RunHalted) -> str:
 def paused(event: RunPaused) -> str:
     """Why the run waits, and what ends the waiting."""
     ends = "to go on: orchestrate continue" if event.seconds is None else f"for {duration(event.seconds)}"
-    return f"paused: {event.text}; {ends}"
+    return f"{pause_text(event.text)}; {ends}"
+
+
+def pause_text(text: str) -> str:
+    """`paused by ann@build7`, `paused: wave canary is done`."""
+    return text if text.startswith("paused") else f"paused: {text}"
 
 
 def answered(event: GateAnswered) -> str:

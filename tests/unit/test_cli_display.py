@@ -194,7 +194,7 @@ def test_a_wave_says_what_it_waits_for() -> None:
 
 def test_why_nothing_new_starts_is_said() -> None:
     paused = a_tally(fleet(), RunPaused(cause="person", text="paused by ann@build7"))
-    assert "paused: paused by ann@build7; to go on: orchestrate continue" in rows(paused)
+    assert "paused by ann@build7; to go on: orchestrate continue" in rows(paused)
     halted = a_tally(fleet(), RunHalted(cause="budget", text="6 failures exceed 5", in_flight=1, not_started=2))
     assert "halted: 6 failures exceed 5" in rows(halted)
     drained = a_tally(fleet(), RunHalted(cause="interrupted", text="asked to stop", in_flight=1, not_started=2))

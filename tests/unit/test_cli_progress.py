@@ -241,7 +241,7 @@ def test_the_course_of_several_waves_is_told(clock: Clock, capsys: pytest.Captur
         "budget of wave rest: any number of failures tolerated from now on",
         "1 target joined since the plan was made: wave joined",
         "wave 2/3 rest begins: 1 target",
-        "paused: paused by ann@build7; to go on: orchestrate continue",
+        "paused by ann@build7; to go on: orchestrate continue",
     ]
 
 
