@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.errors import SettingsError
-from orchestrator.events import Event, JobFinished, JobsAdded, RunStarted
+from orchestrator.events import Event, JobFinished, JobsAdded, RunContinued, RunPaused, RunStarted
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.plans import Plan
 from orchestrator.reports import files, words
@@ -35,7 +35,7 @@ _HELP = {
 
 
 class Gauges:
-    """A listener that writes the file when a run begins, every ten seconds, and with `finish` at the end."""
+    """A listener that writes the file when a run begins or pauses, every ten seconds, and with `finish` at the end."""
 
     def __init__(self, path: Path, last_success: LastSuccess, clock: Callable[[], float] = time.time) -> None:
         self._path = path
@@ -43,6 +43,7 @@ class Gauges:
         self._clock = clock
         self._plan: Plan | None = None
         self._run = ""
+        self._status = RunStatus.RUNNING
         self._began = self._written = 0.0
         self._succeeded: datetime.datetime | None = None
         self._counts: dict[str | None, collections.Counter[str]] = {}
@@ -56,6 +57,10 @@ class Gauges:
                 counts = self._counts.setdefault(outcome.wave, collections.Counter())
                 counts[Status.NOT_STARTED] -= 1
                 counts[outcome.status] += 1
+            case RunPaused() | RunContinued():
+                self._status = RunStatus.PAUSED if isinstance(event, RunPaused) else RunStatus.RUNNING
+                # A pause may be long, and nothing happens in it.
+                self._written = 0.0
             case JobsAdded(wave=wave, jobs=jobs):
                 self._counts.setdefault(wave, collections.Counter())[Status.NOT_STARTED] += len(jobs)
             case _:
@@ -83,7 +88,7 @@ class Gauges:
             _labels(plan.project, plan.environment, plan.command.value),
             info={"run": self._run, "revision": ",".join(plan.revision), "strategy": plan.strategy},
             counts=self._counts,
-            status=RunStatus.RUNNING,
+            status=self._status,
             duration=now - self._began,
             ended=now,
             last_success=_timestamp(self._succeeded),

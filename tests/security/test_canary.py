@@ -40,9 +40,9 @@ READING = [
 WRITING = [
     "init --help",
     "upgrade --all --dry-run",
-    "upgrade --all --provision --keep-going --report first.json",
+    "upgrade --all --provision --keep-going --report first.json --report first.html --metrics first.prom",
     "stamp head -t variable --yes --executor inline",
-    "downgrade -1 -t literal,maria,file --yes --report second.json --executor inline",
+    "downgrade -1 -t literal,maria,file --yes --report second.xml --report second.md --executor inline",
     "upgrade --all --keep-going --executor inline",
     "rollback --dry-run",
     "rollback --yes --executor inline",

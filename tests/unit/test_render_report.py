@@ -54,6 +54,10 @@ def test_failures_of_one_cause_are_one_paragraph() -> None:
     assert "once mended: orchestrate retry r-20261122-120000-4f2a" in shown
 
 
+def test_a_name_is_quoted_where_it_is_typed_to_a_shell() -> None:
+    assert "--target '$(reboot)'" in text(report(failed("$(reboot)"), status=RunStatus.FAILED))
+
+
 def test_the_largest_cause_comes_first() -> None:
     rare = dataclasses.replace(UNIQUE, code="42501", type="InsufficientPrivilege", fingerprint="privilege")
     shown = text(report(failed("acme", rare), failed("globex"), failed("hooli"), status=RunStatus.FAILED))

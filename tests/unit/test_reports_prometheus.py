@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator import testing
 from orchestrator.errors import SettingsError
-from orchestrator.events import JobFinished, RunStarted
+from orchestrator.events import JobFinished, RunContinued, RunPaused, RunStarted
 from orchestrator.outcomes import Report, RunStatus, Status
 from orchestrator.reports import prometheus
 from orchestrator.reports.prometheus import Gauges
@@ -107,6 +107,18 @@ def test_the_file_follows_a_run_every_ten_seconds(tmp_path: Path) -> None:
     assert value(text, "run_duration_seconds") == 10
     assert value(text, "last_success_timestamp_seconds") == LAST.timestamp()
     assert [path.name for path in tmp_path.iterdir()] == ["run.prom"]
+
+
+def test_a_pause_is_written_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "run.prom"
+    gauges = Gauges(file, lambda command: None, Clock())
+    gauges(RunStarted(run="r-1", plan=testing.a_plan("acme")))
+
+    gauges(RunPaused(cause="person", text="wave canary is done"))
+    assert value(file.read_text(), "run_status", status="paused") == 1
+
+    gauges(RunContinued(text="ada goes on"))
+    assert value(file.read_text(), "run_status", status="running") == 1
 
 
 @pytest.mark.parametrize(
