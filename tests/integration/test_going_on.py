@@ -150,10 +150,11 @@ def test_sessions_of_a_dead_run_are_orphans_after_another_took_its_place(folder:
         dead = project.ledger.open_run(project.plan(), operator="ops", fleet=4).id
         upgrade(project)
         latest = upgrade(project)
-        place = project.runs.place(project.ledger, latest.run)
+        plan = project.plan()
+        place = project.runs.place(project.ledger, latest.run, plan)
         assert dead in place.orphans
         assert not {latest.run, succeeded.run} & place.orphans
-        assert latest.run in project.runs.place(project.ledger, latest.run, again=True).orphans
+        assert latest.run in project.runs.place(project.ledger, latest.run, plan, again=True).orphans
 
 
 def test_an_abort_ends_a_run_that_was_asked_to_stop_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,7 +340,7 @@ def test_events_come_in_order(folder: Path) -> None:
     seen: list[Event] = []
     run(project, project.plan(), listeners=[seen.append])
     names = [type(event).__name__ for event in seen]
-    assert names == ["RunStarted", "WaveStarted", "JobStarted", "JobFinished", "RunFinished"]
+    assert names == ["RunStarted", "WaveStarted", "JobStarted", "JobFinished", "WaveFinished", "RunFinished"]
 
 
 def test_worker_processes_do_the_same(folder: Path) -> None:

@@ -171,6 +171,16 @@ tenants:
   file: {{url: "sqlite:///file.db", schema: null}}
 sources:
   - {{type: http, url: "{made.http}", headers: {{Authorization: "Bearer ${{file:token.txt}}"}}}}
+strategies:
+  gated:
+    waves:
+      - name: first
+        size: 1
+        gate: {{sql: "SELECT true", url: "postgresql+psycopg://{postgres.username}:${{WRONG_PASSWORD}}@{place}/x"}}
+      - {{name: second, size: 1, gate: {{command: ["sh", "-c", "cat token.txt secret.txt; exit 75"]}}}}
+      - name: third
+        gate: {{http: "{made.http}refused/${{file:token.txt}}?key=${{file:token.txt}}",
+          headers: {{Authorization: "Bearer ${{file:token.txt}}"}}}}
 notifications:
   - {{on: [started, finished], webhook: "{made.http}taken", headers: {{X-Key: "${{CANARY_PASSWORD_HEX}}"}},
       secret: "${{CANARY_PASSWORD}}"}}
