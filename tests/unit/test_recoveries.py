@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Collection, Mapping
 
 from orchestrator import recoveries
@@ -11,6 +12,7 @@ from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
 from orchestrator.recoveries import Past
 from orchestrator.testing import a_failure, a_job, a_plan, a_target, a_wave, an_outcome
 
+TODAY = datetime.date(2026, 11, 22)
 OLD, NEW = ("r001",), ("r002",)
 REASON = Reason(code="aborted", text="somebody said so")
 
@@ -294,3 +296,14 @@ def test_a_dead_runs_jobs_without_an_outcome_are_told() -> None:
         "never": Status.NOT_STARTED,
     }
     assert all(outcome.reason and outcome.reason.code == "interrupted" for outcome in told if outcome.target != "done")
+
+
+def test_a_target_in_another_database_of_its_server_has_moved() -> None:
+    here = a_target("acme", "postgresql+psycopg://app@db.internal/saas", schema="tenant_acme")
+    job = a_job("acme", schema="tenant_acme", location=here.place)
+    moved = recoveries.reason_against(job, dataclasses.replace(here, url=here.url.set(database="other")), TODAY)
+    assert moved is not None
+    assert moved.code == "moved"
+    assert recoveries.reason_against(job, here, TODAY) is None
+    # A run of before places were kept is gone on with.
+    assert recoveries.reason_against(dataclasses.replace(job, location=None), here, TODAY) is None
