@@ -282,6 +282,18 @@ def test_no_command_shows_it(made: Canary) -> None:
     assert not made.leaks(), made.told()
 
 
+def test_a_saved_plan_holds_none(made: Canary) -> None:
+    """Places, SQL and reasons of tenants on every kind of database, in a file that goes from one machine to another."""
+    saved = made.run("orchestrate", "plan", "--provision", "--keep-going", "--out", "provisioned.json")
+    compared = made.run("orchestrate", "plan", "--diff", "provisioned.json", "-v")
+    ran = made.run("orchestrate", "upgrade", "--plan", "provisioned.json", "--executor", "inline", "-v")
+    assert (saved.exit_status, compared.exit_status, ran.exit_status) == (0, 0, 0), f"{saved}\n{compared}\n{ran}"
+    document = json.loads((made.folder / "provisioned.json").read_text())
+    # In `test_no_command_shows_it` they have been migrated already.
+    assert len(document["settled"]) + sum(len(wave["jobs"]) for wave in document["waves"]) >= 6
+    assert not made.leaks(), made.told()
+
+
 def test_no_mistake_in_the_registry_shows_it(made: Canary) -> None:
     tenants = refused(Places.of(made), made.wrong)
     below = _project(made, "refused", dict(zip(map("t{}".format, range(100)), tenants, strict=False)))
