@@ -123,8 +123,8 @@ class Control:
         live = book.live()
         is_live = live is not None and live.run == found.id
         where = "in all" if wave is None else f"in wave {wave}"
-        then = "" if is_live else f"; `orchestrate resume {found.id}` goes on with it"
-        return Asked(run=found, live=is_live, text=f"tolerates {limit:,} failures {where} from now on{then}")
+        noun = "failure" if limit == 1 else "failures"
+        return Asked(run=found, live=is_live, text=f"tolerates {limit:,} {noun} {where} from now on")
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -169,8 +169,8 @@ class Control:
         if is_live and target in book.unsettled(run.id):
             return "is at work now: it is skipped only if this try has to be made again"
         if before is not None and before.status in {Status.FAILED, Status.LOST}:
-            return f"{before.status} before; once the run has ended, `orchestrate resume {run.id}` leaves it alone"
-        return "will be left alone" if is_live else f"will be left alone by `orchestrate resume {run.id}`"
+            return f"{before.status} before, and is left alone once the run is resumed"
+        return "will be left alone"
 
 
 def _due(plan: Plan, wave: str | None) -> int:

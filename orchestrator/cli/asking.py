@@ -22,10 +22,13 @@ def answer(common: Common, asked: Asked) -> None:
         "run": run.id,
         "status": run.status.value,
         "live": asked.live,
+        "target": asked.target,
         "text": asked.text,
     }
     subject = f"run {run.id}" if asked.target is None else f"{asked.target} of run {run.id}"
     lines = [Line(f"{subject} {asked.text}", Mood.WARNING)]
     if asked.live:
         lines.append(Line(f"its runner hears it within seconds; to look on: orchestrate runs watch {run.id}"))
+    else:
+        lines.append(Line(f"to go on with it: orchestrate resume {run.id}"))
     documents.answer(common, document=document, rows=[document], lines=lines)
