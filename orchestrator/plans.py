@@ -346,7 +346,7 @@ class Plan:
         for job in new:
             if job.wave not in known:
                 known[job.wave] = len(waves)
-                waves.append(Wave(name=job.wave, jobs=(), concurrency=waves[-1].concurrency if waves else 1))
+                waves.append(_joining(job.wave, waves[-1] if waves else None))
         for name, place in known.items():
             joining = tuple(job for job in new if job.wave == name)
             if joining:
@@ -410,6 +410,15 @@ class Plan:
             waves=tuple(Wave.from_json(wave) for wave in data["waves"]),
             settled=tuple(Outcome.from_json(outcome) for outcome in data["settled"]),
         )
+
+
+def _joining(name: str, last: Wave | None) -> Wave:
+    """A wave that comes behind the last one, and starts its jobs when that one may."""
+    if last is None:
+        return Wave(name=name, jobs=(), concurrency=1)
+    return Wave(
+        name=name, jobs=(), concurrency=last.concurrency, auto=last.auto, strict=last.strict, window=last.window
+    )
 
 
 def _decided_of_wave(wave: dict[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Records:
         if done:
             book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
         elif outcomes:
-            status = RunStatus.PAUSED if is_held(run) else RunStatus.INTERRUPTED
+            status = RunStatus.PAUSED if is_held(book, run) else RunStatus.INTERRUPTED
             book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
         return done or bool(outcomes)
 
@@ -268,10 +268,15 @@ def _differing(observed: Sequence[Outcome], recorded: dict[str, tuple[str, ...] 
             yield Differing(target=outcome.target, recorded=before, found=outcome.at)
 
 
-def is_held(run: Run) -> bool:
-    """Whether a run waits for a person, with targets that it has not begun; one that only put some off does not."""
+def is_held(book: Ledger, run: Run) -> bool:
+    """Whether an open run waits for a person, with targets that it has not begun; one that only put some off does not.
+
+    Its runner may have died between being asked to pause and doing so.
+    """
     told = sum(number for status, number in run.counts.items() if status != Status.NOT_STARTED.value)
-    return run.status is RunStatus.PAUSED and told < run.size
+    if run.status is RunStatus.PAUSED and told < run.size:
+        return True
+    return rollout.Controls(book.requests(run.id)).paused is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from orchestrator.outcomes import DONE, FAILING, Failure, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route, Wave
@@ -203,22 +204,31 @@ def remaining(past: Past, is_due: Callable[[Job], bool], late: Sequence[Job] = (
     return dataclasses.replace(past.plan, waves=tuple(waves), settled=tuple(settled))
 
 
-def barrier(plan: Plan) -> str | None:
-    """Why a run would halt before it starts anything, because of what failed before; None when it would not."""
+class Barrier(NamedTuple):
+    """Why a run would halt before it starts anything."""
+
+    text: str
+    #: options of `runs budget` that tolerate it, None where no budget does
+    tolerated_by: str | None
+
+
+def barrier(plan: Plan) -> Barrier | None:
+    """What of an earlier failure would halt a run before it starts anything; None when nothing would."""
     settled = [outcome for outcome in plan.settled if not is_server_down(outcome)]
     for outcome in settled:
         failure = outcome.failure if outcome.status in FAILING else None
         if failure is not None and failure.kind is FailureKind.RUN and plan.max_failures is not None:
-            return f"every target would fail like {outcome.target}: {failure.message}"
-    budgets = [Budget("the run", plan.max_failures)]
+            return Barrier(f"every target would fail like {outcome.target}: {failure.message}", None)
+    budgets = {"--max-failures N": Budget("the run", plan.max_failures)}
     for outcome in settled:
-        budgets[0].add(outcome)
+        budgets["--max-failures N"].add(outcome)
     for wave in plan.waves:
-        budgets.append(Budget(f"wave {wave.name}", wave.max_failures))
+        own = budgets[f"--wave {wave.name} --max-failures N"] = Budget(f"wave {wave.name}", wave.max_failures)
         for outcome in settled:
             if outcome.wave == wave.name:
-                budgets[-1].add(outcome)
-    return next((text for text in (budget.overdraft() for budget in budgets) if text), None)
+                own.add(outcome)
+    overdrafts = ((budget.overdraft(), words) for words, budget in budgets.items())
+    return next((Barrier(text, words) for text, words in overdrafts if text), None)
 
 
 def settle(past: Past, reason: Reason) -> list[Outcome]:
@@ -300,6 +310,9 @@ def take_back(
         settled=tuple(settled),
         files={},
         question=None,
+        freeze=(),
+        deadline=None,
+        sweep=None,
         notes=(_OPEN_ENDS.format(open_ends),) if open_ends else (),
     )
 
@@ -396,6 +409,7 @@ def _late(plan: Plan, look: Found, way: Route) -> Job:
         path=way.path,
         wave=plan.waves[-1].name if plan.waves else "all",
         after=target.after,
+        window=() if plan.question is not None and plan.question.outside_windows else target.tenant.window,
     )
 
 

@@ -79,11 +79,7 @@ class Runs(Records):
                 return None
             barrier = recoveries.barrier(plan) if any(plan.jobs) else None
             if barrier is not None:
-                raise Refused(
-                    f"run {run.id} would halt again at once: {barrier}; mend the cause and run "
-                    f"`orchestrate retry {run.id}`, or tolerate more with `orchestrate runs budget {run.id} "
-                    "--max-failures N`"
-                )
+                raise _would_halt(run, barrier)
             book.note(manner.holder, verb.name, run=run.id, detail={"jobs": sum(1 for _ in plan.jobs)})
             reopened = book.adopt_run(run.id, lease, reopen=True)
             book.add_jobs(run.id, late)
@@ -98,7 +94,9 @@ class Runs(Records):
             if run.status in {RunStatus.ABORTED, RunStatus.SUPERSEDED}:
                 raise UsageError(f"run {run.id} was {run.status}, so there is nothing to {verb.name}; start a new one")
             return run if run.status in verb.statuses else None
-        latest = next((run for run in book.runs(limit=LOOK_BACK) if run.command in _MOVING), None)
+        opened = next((run for run in book.open_runs() if verb.open_first), None)
+        # A paused run stays open while others have come and gone on other targets.
+        latest = opened or next((run for run in book.runs(limit=LOOK_BACK) if run.command in _MOVING), None)
         return latest if latest is not None and latest.status in verb.statuses else None
 
     def _registered(self, plan: Plan, past: Past | None = None) -> Plan:
@@ -216,14 +214,14 @@ class Runs(Records):
         newest = [run.id for run in runs].index(by)
         for run in runs[newest + 1 :]:
             # Whoever has paused a run decides what becomes of it; whoever takes it back has decided.
-            if not is_held(run) or run.id == parent:
+            if not is_held(book, run) or run.id == parent:
                 self._end(book, book.run(run.id), lease, RunStatus.SUPERSEDED, reason)
 
     def refuse_held(self, book: Ledger, plan: Plan, parent: str | None) -> None:
         """Raise `Refused` for a plan that touches targets of a run which waits for a person."""
         wanted = {job.target for job in plan.jobs}
         for run in book.open_runs():
-            if not wanted or not is_held(run) or run.id == parent:
+            if not wanted or not is_held(book, run) or run.id == parent:
                 continue
             done = {outcome.target for outcome in book.outcomes(run.id) if outcome.status in DONE}
             waiting = [job.target for job in book.plan(run.id).jobs if job.target in wanted and job.target not in done]
@@ -246,6 +244,15 @@ class Runs(Records):
         book.adopt_run(run.id, lease)
         outcomes = recoveries.settle(self._past(book, run), reason)
         return book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
+
+
+def _would_halt(run: Run, barrier: recoveries.Barrier) -> Refused:
+    words = barrier.tolerated_by
+    more = f", or tolerate more with `orchestrate runs budget {run.id} {words}`" if words else ""
+    return Refused(
+        f"run {run.id} would halt again at once: {barrier.text}; mend the cause and run "
+        f"`orchestrate retry {run.id}`{more}"
+    )
 
 
 def _has_changed(run: Run) -> bool:
@@ -304,9 +311,18 @@ class _Verb:
     is_due_late: Callable[[Outcome], bool]
     #: whether there is nothing to do, given that there are no jobs
     is_idle: Callable[[Run, Past, Plan], bool]
+    #: whether it looks for an open run before the latest one
+    open_first: bool = False
 
 
-_RESUME = _Verb(name="resume", statuses=_RESUMABLE, is_due=_left, is_due_late=recoveries.waits, is_idle=_nothing_left)
+_RESUME = _Verb(
+    name="resume",
+    statuses=_RESUMABLE,
+    is_due=_left,
+    is_due_late=recoveries.waits,
+    is_idle=_nothing_left,
+    open_first=True,
+)
 _RETRY = _Verb(
     name="retry",
     statuses=_RETRIABLE,

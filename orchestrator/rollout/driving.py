@@ -162,7 +162,9 @@ class Rollout(JobDrive):
 
     def _sweep(self) -> None:
         """Take in tenants that have joined since the plan was made, until there is none."""
-        if self._outside.sweep is None or self._plan.sweep is None:
+        # A retry is over before the run is: those who were in it from the beginning come first.
+        early = any(outcome.status is Status.NOT_STARTED for outcome in self._plan.settled)
+        if self._outside.sweep is None or self._plan.sweep is None or early:
             return
         for _ in range(MOST_SWEEPS):
             self._receive_all()
