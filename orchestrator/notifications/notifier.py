@@ -129,6 +129,8 @@ class _Lane:
             self._waiting.clear()
             for message in rest:
                 self._lose(message, "there was no time left at the end of the run")
+            # One that hung until now must not wait for ever for more.
+            self._news.notify_all()
         if rest:
             self.subscription.receiver.stop()
 
@@ -144,8 +146,8 @@ class _Lane:
     def _work(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._waiting or self._until is not None)
-                if not self._waiting or self._thread is not threading.current_thread():
+                self._news.wait_for(lambda: self._waiting or self._until is not None or self._is_given_up())
+                if not self._waiting or self._is_given_up():
                     return
                 message = self._current = self._waiting.popleft()
                 seconds = self._seconds()
@@ -156,6 +158,10 @@ class _Lane:
             else:
                 reason = None
             self._settle(message, reason)
+
+    def _is_given_up(self) -> bool:
+        """Whether the run has ended without waiting for this thread."""
+        return self._thread is not threading.current_thread()
 
     def _seconds(self) -> float:
         left = self.subscription.timeout if self._until is None else self._until - time.monotonic()

@@ -91,7 +91,8 @@ class Rollout(JobDrive):
         """What earlier runners of this run have written, and what people have asked of it."""
         try:
             self.marks.recall()
-            self.controls.heed(self._ledger.requests(self._run))
+            self._outside.mailbox.deliver(self._ledger.requests(self._run))
+            self._heed_mail()
         except LedgerError as error:
             self._lose_ledger(error)
         self._plan = self.controls.budgeted(self._plan)

@@ -67,11 +67,10 @@ class Intermissions:
             self._stage.marks.change(wave.name, passed=True)
 
     def hold_for_person(self) -> None:
-        """Wait in the middle of a wave, because a person has paused the run."""
+        """Wait in the middle of a wave, because a person has paused the run; that was told when it was heard."""
         request = self._stage.controls.paused
         if request is not None:
-            text = f"paused by {request.operator}"
-            self._hold("person", text, None, lambda: self._stage.controls.paused is None)
+            self._wait_for_person(f"paused by {request.operator}", lambda: self._stage.controls.paused is None)
 
     def _is_overruled(self, wave: Wave) -> bool:
         """Whether an earlier runner left a gate that could not be measured, and a person has said to go on since."""
@@ -104,11 +103,15 @@ class Intermissions:
         self._wait_until(lambda: self._stage.clock.utc() >= ends or self._is_released(mark), seconds=left)
         self._tell_continued("the pause was cut short" if self._is_released(mark) else "the pause is over")
 
-    def _hold(self, cause: str, text: str, wave: Wave | None, is_over: Callable[[], bool]) -> None:
-        """Wait for a person."""
+    def _hold(self, cause: str, text: str, wave: Wave, is_over: Callable[[], bool]) -> None:
+        """Wait behind a wave for a person."""
         if is_over():
             return
-        self._stage.notify(RunPaused(cause=cause, text=text, wave=wave.name if wave else None))
+        self._stage.notify(RunPaused(cause=cause, text=text, wave=wave.name))
+        self._wait_for_person(text, is_over)
+        self._tell_continued(f"continued by {self._stage.controls.continued_by}")
+
+    def _wait_for_person(self, text: str, is_over: Callable[[], bool]) -> None:
         if not self._waits:
             self._stage.halt(HaltCause.PAUSED, text)
             return
@@ -116,7 +119,6 @@ class Intermissions:
         self._wait_until(is_over)
         if not self._stage.is_halted:
             self._stage.show(paused=False)
-        self._tell_continued(f"continued by {self._stage.controls.continued_by}")
 
     def _wait_until(self, is_over: Callable[[], bool], seconds: float | None = None) -> None:
         until = None if seconds is None else self._stage.clock.now() + seconds

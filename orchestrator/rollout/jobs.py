@@ -18,7 +18,9 @@ from orchestrator.events import (
     JobFinished,
     JobStarted,
     Listener,
+    RunContinued,
     RunHalted,
+    RunPaused,
 )
 from orchestrator.ledger.protocol import Ledger, Request, RequestKind
 from orchestrator.outcomes import DONE, FAILING, FailureKind, Outcome, Reason, Status
@@ -202,8 +204,7 @@ class JobDrive:
     def _receive(self, future: Future[Outcome] | None) -> None:
         if future is None:
             self._heed_stop()
-            for request in self.controls.heed(self._outside.mailbox.read()):
-                self._heed_request(request)
+            self._heed_mail()
             return
         job, attempt = self._in_flight.pop(future)
         self._backlog.leave(job)
@@ -313,6 +314,17 @@ class JobDrive:
                 cancel()
             except Exception:
                 logger.exception("cancelling the jobs in flight failed; waiting for them instead")
+
+    def _heed_mail(self) -> None:
+        """Take in what people have asked since; that the run pauses is told at once, though much may be in flight."""
+        before = self.controls.paused
+        for request in self.controls.heed(self._outside.mailbox.read()):
+            self._heed_request(request)
+        after = self.controls.paused
+        if after is not None and before is None:
+            self._notify(RunPaused(cause="person", text=f"paused by {after.operator}"))
+        if before is not None and after is None:
+            self._notify(RunContinued(text=f"continued by {self.controls.continued_by}"))
 
     def _heed_request(self, request: Request) -> None:
         """What a person asked while the run was on; pausing and continuing is seen where jobs are started."""
