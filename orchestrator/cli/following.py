@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.cli import deferred
 from orchestrator.outcomes import FAILING, Outcome, RunStatus, Status
@@ -13,11 +13,20 @@ from orchestrator.outcomes import FAILING, Outcome, RunStatus, Status
 if TYPE_CHECKING:
     from orchestrator.cli.progress import Progress
     from orchestrator.events import Event
-    from orchestrator.ledger import Ledger, News, Run, WaveMark
+    from orchestrator.ledger import Ledger, News, Request, Run, WaveMark
     from orchestrator.plans import Job, Plan
 
 #: reasons for putting a target off to another run; for the others it waits for its turn in this one
 FOR_GOOD = frozenset({"window", "freeze", "deadline", "paused"})
+
+
+class _Seen(NamedTuple):
+    """What one look found in the ledger."""
+
+    run: Run
+    news: News
+    requests: Sequence[Request]
+    marks: Sequence[WaveMark]
 
 
 class Follower:
@@ -39,19 +48,29 @@ class Follower:
         self._heard = 0
 
     def look(self) -> Run:
-        """Take in what has come since the last look; returns the run as it is now."""
+        """Take in what has come since the last look; returns the run as it is now.
+
+        Nothing is taken in where the ledger fails in the middle of it: the next look has it all.
+        """
         run = self._ledger.run(self._run)
+        news = self._ledger.news(run.id, after=self._last)
+        requests, marks = self._ledger.requests(run.id), self._ledger.wave_marks(run.id)
         if self._plan is None:
-            self._begin(run)
-        else:
-            self._catch_up(run, self._ledger.news(run.id, after=self._last))
+            self._begin(_Seen(run, news, requests, marks), self._ledger.plan(run.id))
+            return run
+        # Tenants may have joined since the plan was read.
+        joined = not {*news.at_work, *(outcome.target for outcome in news.outcomes)} <= self._known
+        plan = self._ledger.plan(run.id) if joined else None
+        if plan is not None:
+            self._add_unknown(plan)
+        self._catch_up(_Seen(run, news, requests, marks))
         return run
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, seen: _Seen, plan: Plan) -> None:
         """All that was before is counted without a word, but for failures: these are what one looks for."""
-        plan = self._plan = self._ledger.plan(run.id)
+        run, news = seen.run, seen.news
+        self._plan = plan
         self._known = {job.target for job in plan.jobs} | {outcome.target for outcome in plan.settled}
-        news = self._ledger.news(run.id)
         latest = {outcome.target: outcome for outcome in news.outcomes}
         over = {target: one for target, one in latest.items() if not _waits(one) and one.status not in FAILING}
         tally = self._progress.tally
@@ -59,15 +78,15 @@ class Follower:
         tally.take(deferred.events.RunStarted(run=run.id, plan=_left(plan, over)))
         planned = {outcome.target: outcome for outcome in plan.settled}
         rest = [one for target, one in latest.items() if target not in over and planned.get(target) != one]
-        self._catch_up(run, dataclasses.replace(news, outcomes=rest))
+        self._catch_up(seen._replace(news=dataclasses.replace(news, outcomes=rest)))
         now = _now()
         tally.come_late((now - run.started_at).total_seconds(), _seconds(news.at_work, now))
         self._tell = self._progress
         self._progress.begin("is on")
 
-    def _catch_up(self, run: Run, news: News) -> None:
+    def _catch_up(self, seen: _Seen) -> None:
+        news = seen.news
         self._last = news.last
-        self._add_unknown(news)
         for outcome in news.outcomes:
             waits = _waits(outcome)
             events = deferred.events
@@ -80,17 +99,14 @@ class Follower:
             if target not in self._at_work or target in heard:
                 self._tell(deferred.events.JobStarted(job=self._job(target)))
         self._at_work = set(news.at_work)
-        self._heed_requests(run)
-        self._heed_marks(run)
+        self._heed_requests(seen.requests)
+        self._heed_marks(seen.marks, paused=seen.run.status is RunStatus.PAUSED)
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
-    def _add_unknown(self, news: News) -> None:
-        """Tenants that have joined since the plan was read."""
-        if {*news.at_work, *(outcome.target for outcome in news.outcomes)} <= self._known:
-            return
-        self._plan = self._ledger.plan(self._run)
-        for wave in self._plan.waves:
+    def _add_unknown(self, plan: Plan) -> None:
+        self._plan = plan
+        for wave in plan.waves:
             jobs = tuple(job for job in wave.jobs if job.target not in self._known)
             if jobs:
                 self._tell(deferred.events.JobsAdded(wave=wave.name, jobs=jobs))
@@ -102,9 +118,9 @@ class Follower:
 
     # -- waves, pauses, budgets ---------------------------------------------------------------------------------
 
-    def _heed_requests(self, run: Run) -> None:
+    def _heed_requests(self, requests: Sequence[Request]) -> None:
         kinds = deferred.ledger.RequestKind
-        for request in self._ledger.requests(run.id):
+        for request in requests:
             if request.id <= self._heard:
                 continue
             self._heard = request.id
@@ -114,9 +130,8 @@ class Follower:
                     deferred.events.BudgetChanged(wave=detail.get("wave"), max_failures=detail.get("max_failures"))
                 )
 
-    def _heed_marks(self, run: Run) -> None:
-        paused = run.status is RunStatus.PAUSED
-        for mark in self._ledger.wave_marks(run.id):
+    def _heed_marks(self, marks: Sequence[WaveMark], *, paused: bool) -> None:
+        for mark in marks:
             for event in self._heed_mark(mark, paused=paused):
                 self._tell(event)
             self._marks[mark.wave] = mark

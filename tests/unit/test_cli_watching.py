@@ -138,6 +138,35 @@ def test_tenants_that_join_are_found() -> None:
     assert [wave.name for wave in picture.waves] == ["all", "joined"]
 
 
+@pytest.mark.parametrize("question", ["plan", "news", "requests", "wave_marks"])
+def test_a_ledger_that_fails_in_the_middle_of_a_look_costs_nothing_but_time(
+    question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(a_plan("a", "b", "c"))
+
+    def look_in_vain() -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise LedgerError("the ledger at db.internal cannot be reached")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.ledger, question, fail)
+            with pytest.raises(LedgerError):
+                runner.follower.look()
+
+    runner.start("a")
+    look_in_vain()
+    assert runner.picture().counts == counts(running=1, not_started=2)
+    assert runner.progress.begun == ["is on"]
+    runner.ledger.add_jobs(runner.run, [a_job("new", wave="joined")])
+    runner.start("new")
+    runner.end("new", Status.FAILED)
+    runner.end("a")
+    look_in_vain()
+    assert runner.picture().counts == counts(done=1, failed=1, not_started=2)
+    told = [event.outcome.target for event in runner.progress.told if isinstance(event, JobFinished)]
+    assert told == ["new", "a"]
+
+
 def test_waves_are_where_their_marks_say() -> None:
     waves = a_wave("a", name="canary", pause=600.0, gate=GATE), a_wave("b", name="rest")
     runner = Runner(a_plan(*waves))
