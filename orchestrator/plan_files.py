@@ -18,6 +18,7 @@ from orchestrator.redaction import scrub
 SHORTEST_DIGEST = 12
 _DIGEST = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORTEST_DIGEST},64}})")
 _ANEW = "make it anew with `orchestrate plan --out FILE`"
+_ENDLESS = "lists within lists without end"
 
 
 def document(plan: Plan, *, operator: str, sql: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,6 +77,8 @@ def read(path: Path) -> Plan:
     try:
         plan = Plan.from_json(data)
         digest = plan.digest
+    except RecursionError:
+        raise UsageError(f"{path}: {_ENDLESS}; {_ANEW}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: not a whole plan ({type(error).__name__}: {error}); {_ANEW}") from None
     if data.get("digest") != digest:
@@ -88,7 +91,8 @@ def read(path: Path) -> Plan:
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}; `orchestrate plan --out {path}` writes a plan") from None
     except UnicodeDecodeError as error:
@@ -96,7 +100,23 @@ def _parsed(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}:{error.lineno}:{error.colno}: {error.msg}; the file is not whole: {_ANEW}") from None
     except RecursionError:
-        raise UsageError(f"{path}: lists within lists without end; {_ANEW}") from None
+        raise UsageError(f"{path}: {_ENDLESS}; {_ANEW}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; {_ANEW}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses a key that stands there twice: who reads the first would approve what the last does."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key `{twice}` stands there twice")
+    return made
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def parse_digest(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,13 @@ def saved(tmp_path: Path) -> Path:
 
 
 def save(path: Path, made: Plan, **changes: Any) -> Path:
-    document = plan_files.document(made, operator="ada@host", sql=[])
-    path.write_text(plan_files.text({**document, **changes}))
+    path.write_text(whole(made, **changes))
     return path
+
+
+def whole(made: Plan | None = None, **changes: Any) -> str:
+    document = plan_files.document(made or plan(job("acme")), operator="ada@host", sql=[])
+    return plan_files.text({**document, **changes})
 
 
 def test_a_plan_goes_to_a_file_whole(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
@@ -45,6 +50,24 @@ def test_a_plan_goes_to_a_file_whole(invoke: Invoke, project: FakeProject, tmp_p
     assert {**shown, "made_at": None} == {**document, "made_at": None}
     assert plan_files.read(file).digest == document["digest"]
     assert [path.name for path in tmp_path.iterdir() if "plan" in path.name] == ["plan.json"]
+
+
+def test_links_and_devices_stay_what_they_are(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
+    real, link, pipe = (tmp_path / name for name in ("real.json", "link.json", "pipe"))
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+    # As somebody who reads the pipe: what is written waits in it.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in (link, pipe):
+            assert invoke("plan", "--out", str(path)).exit_code == 0
+        assert json.loads(os.read(reader, 65536))["format"] == "orchestrate.plan/1"
+    finally:
+        os.close(reader)
+
+    assert plan_files.read(link).digest == plan_files.read(real).digest
+    assert link.is_symlink()
+    assert pipe.is_fifo()
 
 
 def test_a_folder_that_is_not_there_is_said_at_once(invoke: Invoke, project: FakeProject) -> None:
@@ -120,6 +143,10 @@ def test_only_an_upgrade_is_run_from_a_file(invoke: Invoke, project: FakeProject
         ('{"format": "orchestrate.report/1"}', "but orchestrate.report/1"),
         ('{"format": "orchestrate.plan/1"}', "not a whole plan"),
         (b"\xff", "not UTF-8 text at byte 0"),
+        (whole(deadline="@").replace('"@"', "1" * 5000), "plan.json: "),
+        (whole(deadline="@").replace('"@"', "NaN"), "NaN is no number"),
+        (whole(sweep="@").replace('"@"', '{"a": ' * 900 + "1" + "}" * 900), "lists within lists without end"),
+        (whole()[:-3] + ',\n"waves": []}', "key `waves` stands there twice"),
     ],
 )
 def test_what_is_no_plan_is_said_with_its_place(
