@@ -18,13 +18,14 @@ unexport PYTHONPATH
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
 
-demo: $(VENV)/.runtime ## migrate the repository's own fleet of SQLite tenants
+demo: $(VENV)/.runtime ## migrate the repository's own fleet of SQLite tenants, and stop a broken revision at a canary
 	@rm -rf .orchestrate/demo .orchestrate/ledger.db*
 	orchestrate status
 	orchestrate upgrade --all --provision
 	orchestrate status
 	@echo; echo "# Once more: nothing is due, so nothing is done."
 	orchestrate upgrade --all
+	@demo/rollout
 
 test: $(VENV)/.development services ## the whole suite, on real servers
 	pytest -n $(WORKERS) --dist worksteal --durations=25

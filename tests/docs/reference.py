@@ -61,7 +61,9 @@ def _own(command: click.Command) -> str:
     shared = [record for heading, other in SHARED.items() for record in _options(every_command()[other], heading)]
     own = [record for record in _options(command, None) if record not in shared]
     table = f"{_table(own)}\n" if own else ""
-    links = [_link(command, heading) for heading in SHARED if _options(command, heading)]
+    links = [
+        _link(command, heading) for heading in SHARED if any(each in shared for each in _options(command, heading))
+    ]
     return f"{table}Also: {', '.join(links)}.\n"
 
 
