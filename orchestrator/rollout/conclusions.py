@@ -82,6 +82,8 @@ class Left:
     recorded: frozenset[str]
     #: how far it is with the waves that it has reached
     marks: tuple[WaveMark, ...] = ()
+    #: more was to come than jobs: the gate behind the last wave, or a look for tenants that have joined
+    unfinished: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,7 @@ def _ending(
     outcomes = (*own, *plan.settled)
     # A drain that found nothing left to start has changed nothing: such a run ends like any other.
     undone = {Status.NOT_STARTED, Status.LOST, Status.DEFERRED} & {outcome.status for outcome in own}
-    if interrupted and not error and undone:
+    if interrupted and not error and (undone or left.unfinished):
         return RunStatus.INTERRUPTED, interrupted.exit_code
     if isinstance(error, LeaseLost):
         return RunStatus.HALTED, error.exit_code

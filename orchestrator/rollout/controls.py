@@ -75,10 +75,9 @@ class Mailbox:
         self._wakes: list[Callable[[], None]] = []
 
     def deliver(self, requests: Sequence[Request]) -> None:
-        """All that was asked of the run so far."""
-        news = len(requests) != len(self._latest)
-        self._latest = requests
-        if news:
+        """All that was asked of the run so far; what another thread has read before that is of no use any more."""
+        if len(requests) > len(self._latest):
+            self._latest = requests
             for wake in self._wakes:
                 wake()
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 SWEEP = "sweep"
 #: how often a run looks for such tenants, as long as there are new ones each time
 MOST_SWEEPS = 5
+#: statuses of targets to which nothing was done
+_UNTOUCHED = frozenset({Status.DEFERRED, Status.SKIPPED, Status.NOT_STARTED})
 
 
 def execute(
@@ -83,9 +85,9 @@ class Rollout(JobDrive):
                 break
             self._run_wave(wave)
             self._pass_on(wave, self._plan.waves[place + 1 :])
-        self._sweep()
+        unfinished = self._sweep() or (self._awaits_gate() and self._is_over(self._plan.waves[-1]))
         self._drop_stuck()
-        return self._conclude()
+        return self._conclude(unfinished=unfinished)
 
     def _recall(self) -> None:
         """What earlier runners of this run have written, and what people have asked of it."""
@@ -105,6 +107,8 @@ class Rollout(JobDrive):
         self._open_budget(wave)
         if self._halted or not wave.jobs:
             return
+        # Who has said to go on need not say so again because of a target that was put off before.
+        heard = self.marks[wave.name].heard if self._intermissions.is_released(wave) else None
         self.marks.begin(wave.name)
         self._notify(WaveStarted(wave=wave.name, jobs=len(wave.jobs)))
         for job in wave.jobs:
@@ -112,7 +116,9 @@ class Rollout(JobDrive):
         while self._has_work(wave):
             self.wait()
         if not self._halted:
-            self.marks.finish(wave.name, self.controls.heard)
+            ended = (known.status for known in map(self._finished.get, (job.target for job in wave.jobs)) if known)
+            changed = any(status not in _UNTOUCHED for status in ended)
+            self.marks.finish(wave.name, self.controls.heard if heard is None else heard, changed=changed)
             self._notify(WaveFinished(wave=wave.name))
 
     def _has_work(self, wave: Wave) -> bool:
@@ -149,42 +155,52 @@ class Rollout(JobDrive):
             text = f"nothing could be done in wave {wave.name}: {reason.text if reason else 'all was put off'}"
             self._halt(HaltCause.DEFERRED, text, code=reason.code if reason else "deferred")
             return
-        over = not any(outcome.status is Status.NOT_STARTED for outcome in outcomes)
-        last_word = not later and wave.gate is not None and over
+        last_word = not later and wave.gate is not None and self._is_over(wave)
         if self.marks[wave.name].passed or not (wave.pause or wave.gate) or not (followed or last_word):
             return
         if self.marks[wave.name].finished_at is None:
             self.marks.finish(wave.name, self.controls.heard)
         self._intermissions.behind(wave, [outcome for outcome in outcomes if outcome.status in DONE])
 
+    def _awaits_gate(self) -> bool:
+        """Whether the gate of the last wave has still to pass."""
+        last = self._plan.waves[-1] if self._plan.waves else None
+        return last is not None and last.gate is not None and not self.marks[last.name].passed
+
+    def _is_over(self, wave: Wave) -> bool:
+        """Whether all that is in a wave has ended; what was put off has not."""
+        known = {outcome.status for outcome in self._known_of(wave) if outcome is not None}
+        return bool(known) and not known & {Status.NOT_STARTED, Status.DEFERRED}
+
     def _known_of(self, wave: Wave) -> Iterator[Outcome | None]:
         yield from (self._finished.get(job.target) for job in wave.jobs)
         yield from (outcome for outcome in self._plan.settled if outcome.wave == wave.name)
 
-    def _sweep(self) -> None:
-        """Take in tenants that have joined since the plan was made, until there is none."""
+    def _sweep(self) -> bool:
+        """Take in tenants that have joined since the plan was made, until there is none; whether that was cut short."""
         # A retry is over before the run is: those who were in it from the beginning come first.
         early = any(outcome.status is Status.NOT_STARTED for outcome in self._plan.settled)
-        if self._outside.sweep is None or self._plan.sweep is None or early:
-            return
+        if self._outside.sweep is None or self._plan.sweep is None or early or self._awaits_gate():
+            return False
         for _ in range(MOST_SWEEPS):
             self._receive_all()
             if self._halted:
-                return
+                return True
             try:
                 joined = self._outside.sweep(frozenset(self._jobs) | frozenset(self._settled))
                 self._settle(outcome for outcome in joined if isinstance(outcome, Outcome))
                 jobs = [job for job in joined if isinstance(job, Job)]
                 if not jobs:
-                    return
+                    return False
                 wave = self._add(jobs)
             except LedgerError as error:
                 self._lose_ledger(error)
-                return
+                return True
             except OrchestratorError as error:
                 self._halt(HaltCause.SWEEP, f"nobody can say which tenants have joined meanwhile: {error}")
-                return
+                return True
             self._run_wave(wave)
+        return False
 
     def _settle(self, outcomes: Iterable[Outcome]) -> None:
         """Outcomes of tenants that have joined, and for which there is nothing to be done, or nothing can be."""
@@ -245,7 +261,7 @@ class Rollout(JobDrive):
             text = f"waits for {', '.join(job.after)} in a circle; mend `after` in the registry"
             self._keep(job, job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text)))
 
-    def _conclude(self) -> Conclusion:
+    def _conclude(self, *, unfinished: bool) -> Conclusion:
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")
         known = self._finished | self._put_off
         not_started = [job for job in self._jobs.values() if job.target not in known]
@@ -258,6 +274,7 @@ class Rollout(JobDrive):
             put_off=frozenset(self._put_off),
             recorded=frozenset(self._recorded),
             marks=self.marks.all(),
+            unfinished=unfinished,
         )
         return conclude(
             self._plan,

@@ -59,18 +59,26 @@ class Intermissions:
 
     def behind(self, wave: Wave, done: Sequence[Outcome]) -> None:
         """Wait as long as the wave says, and ask its gate; halts when the next one may not begin."""
-        if not self._is_overruled(wave):
-            self._bake(wave)
-            if not self._stage.is_halted and wave.gate is not None:
-                self._pass_gate(wave, wave.gate, done)
-        if not self._stage.is_halted:
+        if self._is_overruled(wave):
+            return
+        self._bake(wave)
+        if self._stage.is_halted:
+            return
+        if wave.gate is None:
             self._stage.marks.change(wave.name, passed=True)
+        else:
+            self._pass_gate(wave, wave.gate, done)
 
     def hold_for_person(self) -> None:
         """Wait in the middle of a wave, because a person has paused the run; that was told when it was heard."""
         request = self._stage.controls.paused
         if request is not None:
             self._wait_for_person(f"paused by {request.operator}", lambda: self._stage.controls.paused is None)
+
+    def is_released(self, wave: Wave) -> bool:
+        """Whether a person has said to go on since the run began to wait behind a wave."""
+        mark = self._stage.marks[wave.name]
+        return mark.finished_at is not None and self._is_released(mark)
 
     def _is_overruled(self, wave: Wave) -> bool:
         """Whether an earlier runner left a gate that could not be measured, and a person has said to go on since."""
@@ -121,9 +129,11 @@ class Intermissions:
             self._stage.show(paused=False)
 
     def _wait_until(self, is_over: Callable[[], bool], seconds: float | None = None) -> None:
-        until = None if seconds is None else self._stage.clock.now() + seconds
+        clock = self._stage.clock
+        until = None if seconds is None else clock.now() + seconds
         while not self._stage.is_halted and not is_over():
-            self._stage.wait(until)
+            # That moment may be past and it is not over: when the clock on the wall was set back.
+            self._stage.wait(until if until is not None and until > clock.now() else None)
 
     def _is_released(self, mark: WaveMark) -> bool:
         return self._stage.controls.released > mark.heard
@@ -139,8 +149,10 @@ class Intermissions:
         if result is None:
             return
         self._stage.notify(GateAnswered(wave=wave.name, result=result))
-        # What was asked before the answer was known cannot have been about it.
-        self._stage.marks.change(wave.name, gate=result, heard=self._stage.controls.heard)
+        # What was asked before the answer was known cannot have been about it. All of it in one write: whoever goes on
+        # with the run must not ask again what was answered.
+        passed = result.verdict is Verdict.PASSED
+        self._stage.marks.change(wave.name, gate=result, heard=self._stage.controls.heard, passed=passed)
         text = f"the gate of wave {wave.name} {result.verdict}: {result.text}"
         if result.verdict is Verdict.FAILED:
             self._stage.halt(HaltCause.GATE, text)
@@ -155,7 +167,7 @@ class Intermissions:
         overruled = dataclasses.replace(
             result, kind="person", verdict=Verdict.PASSED, text=text, at=self._stage.clock.utc()
         )
-        self._stage.marks.change(wave.name, gate=overruled)
+        self._stage.marks.change(wave.name, gate=overruled, passed=True)
         self._stage.notify(GateAnswered(wave=wave.name, result=overruled))
 
     def _answer(self, wave: Wave, gate: Gate, done: Sequence[Outcome]) -> GateResult | None:

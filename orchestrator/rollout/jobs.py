@@ -155,7 +155,11 @@ class JobDrive:
         return dataclasses.replace(tried, status=status, reason=reason)
 
     def _left_alone(self, job: Job) -> Outcome:
-        return dataclasses.replace(self._put_off_as(job, Status.SKIPPED, self.controls.skips[job.target]), failure=None)
+        return self._as_skipped(self._put_off_as(job, Status.SKIPPED, self.controls.skips[job.target]))
+
+    def _as_skipped(self, outcome: Outcome) -> Outcome:
+        reason = self.controls.skips[outcome.target]
+        return dataclasses.replace(outcome, status=Status.SKIPPED, reason=reason, failure=None)
 
     def _start(self, job: Job) -> None:
         try:
@@ -213,10 +217,13 @@ class JobDrive:
         tries = int(job.resumed) if outcome.status is Status.NOT_STARTED else max(outcome.attempts, attempt)
         outcome = dataclasses.replace(outcome, attempts=tries)
         again = self._retrials.judge(job, outcome)
-        if again:
-            self._defer(again, self._retrials.whole(outcome))
+        whole = self._retrials.whole(outcome)
+        if again and job.target in self.controls.skips:
+            self._keep(job, self._as_skipped(whole))
+        elif again:
+            self._defer(again, whole)
         else:
-            self._keep(job, self._retrials.whole(outcome))
+            self._keep(job, whole)
         if error:
             # The executor itself cannot run jobs: going on would only repeat it.
             self._error = self._error or error

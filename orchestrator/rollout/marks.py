@@ -37,9 +37,13 @@ class Marks:
         if self[wave].started_at is None:
             self.change(wave, started_at=self._clock.utc())
 
-    def finish(self, wave: str, heard: int) -> None:
-        """All jobs of the wave have ended: its pause begins, unless it is over already."""
-        if not self[wave].passed:
+    def finish(self, wave: str, heard: int, *, changed: bool = True) -> None:
+        """All jobs of the wave have ended: its pause begins, unless it is over already.
+
+        One that has begun goes on where this runner has `changed` no target of the wave.
+        """
+        mark = self[wave]
+        if not mark.passed and (changed or mark.finished_at is None):
             self.change(wave, finished_at=self._clock.utc(), heard=heard)
 
     def change(self, wave: str, **fields: Any) -> WaveMark:
