@@ -42,7 +42,8 @@ class Budget:
         return cls(count=count)
 
     def __str__(self) -> str:
-        return str(self.count or 0) if self.percent is None else f"{self.percent:g}%"
+        # All digits: who reads it again must come to the same number of failures.
+        return str(self.count or 0) if self.percent is None else f"{self.percent!r}".removesuffix(".0") + "%"
 
     def of(self, due: int) -> int:
         """Failures tolerated among so many jobs."""

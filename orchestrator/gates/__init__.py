@@ -24,6 +24,9 @@ __all__ = ["GateMeasurer"]
 
 logger = logging.getLogger(__name__)
 
+#: seconds that the end of a measurement is waited for: what it has started must not outlive the run
+_GRACE = 4.0
+
 
 class GateMeasurer:
     """Measures gates, one at a time, and never longer than each may take.
@@ -50,18 +53,25 @@ class GateMeasurer:
         self._environment = environment
         self._server_caps = server_caps or {}
         self._closed = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
 
     def measure(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> GateResult:
         """One measurement behind a wave that has brought up these targets; every fault is a verdict."""
-        finding = self._find(wave, gate, done)
+        self._idle.clear()
+        try:
+            finding = self._find(wave, gate, done)
+        finally:
+            self._idle.set()
         text = legible(scrub(finding.text))
         logger.info("gate of wave %s: %s, %s", wave, finding.verdict, text)
         now = datetime.datetime.now(datetime.UTC)
         return GateResult(kind=gate.kind, verdict=finding.verdict, text=text, at=now)
 
     def close(self) -> None:
-        """End the measurement that is going on; from any thread. None is made after it."""
+        """End the measurement that is going on, and wait a moment for that; from another thread. None follows it."""
         self._closed.set()
+        self._idle.wait(_GRACE)
 
     def _find(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> Finding:
         rule = self._rule(wave)

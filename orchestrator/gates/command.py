@@ -76,7 +76,7 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, patience: Patienc
                     process.wait(patience.tick())
             elif selector.select(patience.tick()) and not output.take(stream):
                 selector.unregister(stream)
-        while output.take(stream):
+        while not patience.is_over and output.take(stream):
             pass
     return True
 

@@ -62,8 +62,8 @@ class Program:
             for group in self._running:
                 try:
                     os.killpg(group, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass  # it has just ended
+                except OSError:
+                    pass  # it has just ended, or is another user's by now, as with sudo
 
     def _start(self, message: Message, given: IO[bytes], printed: IO[bytes]) -> subprocess.Popen[bytes]:
         with self._lock:

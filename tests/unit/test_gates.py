@@ -234,6 +234,20 @@ def test_closing_ends_a_command_at_once_and_no_other_is_run(tmp_path: Path) -> N
     assert int((tmp_path / "parent").read_text()) == pid
 
 
+def test_whoever_has_closed_leaves_no_command_behind(tmp_path: Path) -> None:
+    rule = script(tmp_path, "echo $$ > parent.new; mv parent.new parent; exec sleep 600")
+    one = measurer(rule, tmp_path)
+    thread = threading.Thread(target=lambda: one.measure("canary", rule.described(), DONE))
+    thread.start()
+    while not (tmp_path / "parent").exists():
+        time.sleep(0.01)
+
+    one.close()
+
+    assert not is_alive(int((tmp_path / "parent").read_text()))
+    thread.join()
+
+
 # HTTP
 
 

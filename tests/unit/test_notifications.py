@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -489,6 +490,25 @@ def test_a_command_is_ended_when_the_run_waits_no_longer(tmp_path: Path) -> None
     (line,) = told.close(0.2)
     assert "there was no time left" in line
     wait_for(lambda: not is_running(int((tmp_path / "self").read_text())))
+
+
+def test_a_command_that_may_not_be_ended_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper = program(tmp_path, "echo $$ > started.new; mv started.new started; exec sleep 30")
+    teller = Notifier([Subscription(receiver=sleeper, on=EVERYTHING)])
+    kill = os.killpg
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    try:
+        teller(RunStarted(run="r-1", plan=a_plan("a")))
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        (line,) = teller.close(0)
+        assert "there was no time left at the end of the run" in line
+    finally:
+        kill(int((tmp_path / "started").read_text()), signal.SIGKILL)
 
 
 def test_a_notifier_serves_several_runs() -> None:

@@ -145,6 +145,9 @@ def test_a_relative_step_over_different_places_needs_each() -> None:
 def test_the_budget_is_a_share_of_the_jobs_due() -> None:
     fleet = [look(f"t{number}") for number in range(50)] + [look("done", heads=("r3",))]
     assert build(*fleet, max_failures=Budget.parse("5%")).max_failures == 2
+    for text in ("3", "2%", "12.5%", "66.666666%"):
+        # A plan keeps the text, and is asked again by it.
+        assert str(Budget.parse(text)) == text
     assert build(*fleet).max_failures == 0
     assert build(*fleet, keep_going=True).max_failures is None
 
