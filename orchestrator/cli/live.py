@@ -55,17 +55,18 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     stop = deferred.rollout.StopSignal()
     record = _Record()
     gauges = _gauges(project, execution)
+    stream = _JsonLines(common) if common.output is Format.JSONL else None
     # The report comes first: nobody waits for it because a receiver of notifications hangs.
     with (
         _notified(common, project) as notifier,
-        _reported(common, record, gauges),
+        _reported(common, record, gauges, stream),
         progress.shown(common.screen, lines=streams(common)) as shown,
     ):
         listeners: list[Listener] = [record, shown, notifier, _completion(project), _aborted(common, stop)]
         if gauges is not None:
             listeners.append(gauges)
-        if common.output is Format.JSONL:
-            listeners.append(_json_lines(common))
+        if stream is not None:
+            listeners.append(stream)
         with signals.draining(stop, shown.tally, shown.announce):
             report = action(listeners=tuple(listeners), stop=stop, **execution.arguments())
         record.report = report
@@ -149,7 +150,7 @@ def _sent(common: Common, notifier: Notifier) -> Sequence[str]:
 
 
 @contextlib.contextmanager
-def _reported(common: Common, record: _Record, gauges: Gauges | None) -> Iterator[None]:
+def _reported(common: Common, record: _Record, gauges: Gauges | None, stream: _JsonLines | None) -> Iterator[None]:
     """Answer with the report when the run ends, however it ends."""
     exit_code = ExitCode.INTERNAL
     try:
@@ -160,10 +161,10 @@ def _reported(common: Common, record: _Record, gauges: Gauges | None) -> Iterato
     finally:
         report = record.report or record.broken(exit_code)
         if report is not None:
-            _answer(common, report, gauges)
+            _answer(common, report, gauges, stream)
 
 
-def _answer(common: Common, report: Report, gauges: Gauges | None) -> None:
+def _answer(common: Common, report: Report, gauges: Gauges | None, stream: _JsonLines | None) -> None:
     """The report wherever it was asked for; a place that cannot be written never hides how the run ended."""
     try:
         try:
@@ -171,6 +172,8 @@ def _answer(common: Common, report: Report, gauges: Gauges | None) -> None:
                 gauges.finish(report)
         finally:
             _say(common, report)
+            if stream is not None:
+                stream.finish()
     except SettingsError as error:
         if report.exit_code is ExitCode.OK:
             raise
@@ -216,20 +219,28 @@ def _gauges(project: Project, execution: Execution) -> Gauges | None:
     return deferred.prometheus.Gauges(execution.metrics, last_success)
 
 
-def _json_lines(common: Common) -> Callable[[Event], None]:
-    """A listener that streams events; a reader that went away does not stop the run."""
-    gone = False
+class _JsonLines:
+    """A listener that streams events; a reader that went away, or a full disk, does not stop the run."""
 
-    def stream(event: Event) -> None:
-        nonlocal gone
-        if gone:
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self._gone = False
+        self._lost: SettingsError | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._gone:
             return
         try:
-            common.screen.raw(documents.json_line(deferred.events.event_json(event)))
+            self._common.screen.raw(documents.json_line(deferred.events.event_json(event)))
         except BrokenPipeError:
-            gone = True
+            self._gone = True
+        except SettingsError as error:
+            self._gone, self._lost = True, error
 
-    return stream
+    def finish(self) -> None:
+        """Raise what has cut the stream short; a reader that went away knows."""
+        if self._lost is not None:
+            raise self._lost
 
 
 def _aborted(common: Common, stop: StopSignal) -> Callable[[Event], None]:

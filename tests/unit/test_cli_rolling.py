@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import terminals
-from orchestrator.errors import LeaseHeld, LedgerError
+from orchestrator.errors import LeaseHeld, LedgerError, SettingsError
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
 from orchestrator.selectors import Selection
@@ -77,6 +77,22 @@ def test_jsonl_streams_one_event_a_line(invoke: Invoke, project: FakeProject) ->
     assert events[-1]["type"] == "RunFinished"
     assert [event["type"] for event in events].count("JobFinished") == 3
     assert all(event["format"] == "orchestrate.event/1" for event in events)
+
+
+@pytest.mark.parametrize(("ends", "code"), [({}, 2), ({"globex": Status.FAILED}, 1)])
+def test_a_stream_that_a_full_disk_cuts_short_is_said(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch, ends: dict[str, Status], code: int
+) -> None:
+    project.ends = ends
+
+    def fail(*_: object) -> None:
+        raise SettingsError("standard output cannot be written: No space left on device")
+
+    monkeypatch.setattr(terminals.Screen, "raw", fail)
+    result = invoke("upgrade", "--all", "-o", "jsonl")
+
+    assert result.exit_code == code
+    assert result.stderr.count("orchestrate: error: standard output cannot be written") == 1
 
 
 def test_the_report_goes_to_a_file_as_well(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
