@@ -125,7 +125,9 @@ class Records:
         if done:
             book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
         elif outcomes:
-            status = RunStatus.PAUSED if is_held(book, run) else RunStatus.INTERRUPTED
+            holder = held_by(book, run)
+            halted = RunStatus.HALTED if holder and run.status is RunStatus.HALTED else RunStatus.INTERRUPTED
+            status = RunStatus.PAUSED if holder == PAUSED else halted
             book.close_run(run.id, status, run.exit_code or ExitCode.FAILURES, outcomes)
         return done or bool(outcomes)
 
@@ -268,15 +270,24 @@ def _differing(observed: Sequence[Outcome], recorded: dict[str, tuple[str, ...] 
             yield Differing(target=outcome.target, recorded=before, found=outcome.at)
 
 
-def is_held(book: Ledger, run: Run) -> bool:
-    """Whether an open run waits for a person, with targets that it has not begun; one that only put some off does not.
+#: said of a run that a person has to continue
+PAUSED = "is paused"
 
-    Its runner may have died between being asked to pause and doing so.
+
+def held_by(book: Ledger, run: Run) -> str | None:
+    """What holds an open run back, with targets that it has not begun; None for one that only put some off.
+
+    A person, although its runner may have died between being asked to pause and doing so; or the pause and the gate
+    behind a wave, whatever has stopped the run there: where a new run began, that wave would have nothing left to do,
+    so nobody would ask its gate.
     """
     told = sum(number for status, number in run.counts.items() if status != Status.NOT_STARTED.value)
-    if run.status is RunStatus.PAUSED and told < run.size:
-        return True
-    return rollout.Controls(book.requests(run.id)).paused is not None
+    unbegun = told < run.size
+    if rollout.Controls(book.requests(run.id)).paused is not None or (run.status is RunStatus.PAUSED and unbegun):
+        return PAUSED
+    marks = book.wave_marks(run.id) if unbegun else ()
+    mark = next((mark for mark in marks if mark.finished_at is not None and not mark.passed), None)
+    return None if mark is None else f"was {run.status} behind wave {mark.wave}, which nothing has passed yet"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from orchestrator.errors import ExitCode, Refused, ScriptsError, UsageError
 from orchestrator.ledger import Lease, Ledger, Run, StopRequest
 from orchestrator.outcomes import DONE, Outcome, Reason, Report, RunStatus, Status
 from orchestrator.plans import Command, Job, Plan
-from orchestrator.records import LOOK_BACK, NEVER_BEGUN, Records, is_held
+from orchestrator.records import LOOK_BACK, NEVER_BEGUN, PAUSED, Records, held_by
 from orchestrator.recoveries import Past, reason_against
 from orchestrator.rollout import Controls
 from orchestrator.running import Manner, Options, drive, leased
@@ -214,22 +214,24 @@ class Runs(Records):
         newest = [run.id for run in runs].index(by)
         for run in runs[newest + 1 :]:
             # Whoever has paused a run decides what becomes of it; whoever takes it back has decided.
-            if not is_held(book, run) or run.id == parent:
+            if held_by(book, run) is None or run.id == parent:
                 self._end(book, book.run(run.id), lease, RunStatus.SUPERSEDED, reason)
 
     def refuse_held(self, book: Ledger, plan: Plan, parent: str | None) -> None:
-        """Raise `Refused` for a plan that touches targets of a run which waits for a person."""
+        """Raise `Refused` for a plan that touches targets of a run which waits for a person, or behind a wave."""
         wanted = {job.target for job in plan.jobs}
         for run in book.open_runs():
-            if not wanted or not is_held(book, run) or run.id == parent:
+            holder = held_by(book, run) if wanted and run.id != parent else None
+            if holder is None:
                 continue
             done = {outcome.target for outcome in book.outcomes(run.id) if outcome.status in DONE}
             waiting = [job.target for job in book.plan(run.id).jobs if job.target in wanted and job.target not in done]
             if waiting:
                 names = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
+                verb = "continue" if holder == PAUSED else "resume"
                 raise Refused(
-                    f"run {run.id} is paused, and {len(waiting):,} of these targets wait in it: {names}; go on with it "
-                    f"by `orchestrate continue {run.id}`, or end it by `orchestrate abort {run.id}`"
+                    f"run {run.id} {holder}, and {len(waiting):,} of these targets wait in it: {names}; go on with it "
+                    f"by `orchestrate {verb} {run.id}`, or end it by `orchestrate abort {run.id}`"
                 )
 
     @staticmethod

@@ -118,7 +118,8 @@ class Rollout(JobDrive):
         if not self._halted:
             ended = (known.status for known in map(self._finished.get, (job.target for job in wave.jobs)) if known)
             changed = any(status not in _UNTOUCHED for status in ended)
-            self.marks.finish(wave.name, self.controls.heard if heard is None else heard, changed=changed)
+            heard, holds = self.controls.heard if heard is None else heard, bool(wave.pause or wave.gate)
+            self.marks.finish(wave.name, heard, changed=changed, holds=holds)
             self._notify(WaveFinished(wave=wave.name))
 
     def _has_work(self, wave: Wave) -> bool:

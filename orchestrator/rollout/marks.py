@@ -37,13 +37,16 @@ class Marks:
         if self[wave].started_at is None:
             self.change(wave, started_at=self._clock.utc())
 
-    def finish(self, wave: str, heard: int, *, changed: bool = True) -> None:
+    def finish(self, wave: str, heard: int, *, changed: bool = True, holds: bool = True) -> None:
         """All jobs of the wave have ended: its pause begins, unless it is over already.
 
-        One that has begun goes on where this runner has `changed` no target of the wave.
+        One that has begun goes on where this runner has `changed` no target of the wave. A wave that `holds` nothing
+        has neither pause nor gate, so it is passed with its last job.
         """
         mark = self[wave]
-        if not mark.passed and (changed or mark.finished_at is None):
+        if not holds:
+            self.change(wave, finished_at=self._clock.utc(), heard=heard, passed=True)
+        elif not mark.passed and (changed or mark.finished_at is None):
             self.change(wave, finished_at=self._clock.utc(), heard=heard)
 
     def change(self, wave: str, **fields: Any) -> WaveMark:

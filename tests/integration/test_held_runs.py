@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,57 @@ def test_a_rollback_heeds_no_freeze_no_deadline_and_takes_in_nobody(folder: Path
         assert done.status is RunStatus.SUCCEEDED
         _, plan = project.runs.rollback_plan()
         assert (plan.freeze, plan.deadline, plan.sweep) == ((), None, None)
+
+
+GATED = "waves: [{name: canary, size: 1, gate: {command: [sh, -c, test -e fine]}}, {name: rest}]"
+
+
+def gated(folder: Path) -> Project:
+    staged(folder).close()
+    path = folder / "tenants.yaml"
+    path.write_text(path.read_text().replace("waves: [{name: canary, size: 1}, {name: rest}]", GATED))
+    return Project.load(folder / "alembic.ini")
+
+
+def test_no_new_run_gets_past_a_gate_that_failed(folder: Path) -> None:
+    """The canary of a new plan has nothing left to do, so nobody would ask its gate."""
+    with gated(folder) as project:
+        first = canary(project)
+        halted = upgrade(project)
+        assert (halted.status, halted.counts["upgraded"]) == (RunStatus.HALTED, 1)
+        said = f"run {halted.run} was halted behind wave canary, .* by `orchestrate resume {halted.run}`"
+        with pytest.raises(Refused, match=said):
+            upgrade(project)
+        assert project.runs.reconcile().settled == ()
+        with pytest.raises(Refused, match=said):
+            upgrade(project)
+        # What is done in it is nobody's business.
+        done = project.upgrade(project.plan(tenants=[first]), executor="inline")
+        assert done.counts["unchanged"] == 1
+        (folder / "fine").touch()
+        report = project.runs.resume(halted.run, executor="inline")
+        assert report is not None
+        assert (report.status, report.counts["upgraded"]) == (RunStatus.SUCCEEDED, 4)
+
+
+def test_nor_past_one_that_was_not_asked_when_its_runner_died(folder: Path) -> None:
+    with gated(folder) as project:
+        halted = upgrade(project).run
+    with Project.load(folder / "alembic.ini") as project:
+        # As it was before the verdict was written down, and nobody has the lease.
+        project.ledger.mark_wave(halted, replace(project.ledger.wave_marks(halted)[0], gate=None))
+        project.ledger.set_status(halted, RunStatus.RUNNING)
+        with pytest.raises(Refused, match="was interrupted behind wave canary"):
+            upgrade(project)
+        project.runs.abort(halted)
+        assert upgrade(project).counts["upgraded"] == 3
+
+
+def test_a_wave_without_pause_and_gate_holds_nothing(folder: Path) -> None:
+    with staged(folder, "max_failures: 0") as project:
+        plan = project.plan()
+        broken(folder, [job.target for job in plan.jobs][1])
+        halted = upgrade(project)
+        assert (halted.status, halted.counts["upgraded"]) == (RunStatus.HALTED, 1)
+        upgrade(project)
+        assert project.ledger.run(halted.run).status is RunStatus.SUPERSEDED
