@@ -73,7 +73,10 @@ def compare(then: Plan, now: Plan) -> tuple[Difference, ...]:
     """
     if then.digest == now.digest:
         return ()
-    found = [*_goal(then, now), *_files(then, now), *_targets(then, now), *_strategy(then, now)]
+    try:
+        found = [*_goal(then, now), *_files(then, now), *_targets(then, now), *_strategy(then, now)]
+    except (AttributeError, TypeError, ValueError):
+        found = []  # a file may hold values of any kind, and a digest that fits them: it is another plan all the same
     return tuple(found) or (_unexplained(then, now),)
 
 

@@ -77,6 +77,7 @@ def read(path: Path) -> Plan:
     try:
         plan = Plan.from_json(data)
         digest = plan.digest
+        _check_words(plan)
     except RecursionError:
         raise UsageError(f"{path}: {_ENDLESS}; {_ANEW}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -87,6 +88,13 @@ def read(path: Path) -> Plan:
             f"it was made; {_ANEW}"
         )
     return plan
+
+
+def _check_words(plan: Plan) -> None:
+    """The plan is asked for again in these."""
+    for name in ("project", "environment", "asked", "strategy"):
+        if not isinstance(getattr(plan, name), str):
+            raise TypeError(f"`{name}` is no text")
 
 
 def _parsed(path: Path) -> Any:

@@ -424,7 +424,9 @@ def _joining(name: str, last: Wave | None) -> Wave:
 def _decided_of_wave(wave: dict[str, Any]) -> dict[str, Any]:
     jobs = sorted(wave.pop("jobs"), key=_target_of)
     concurrency = None if wave["auto"] else wave["concurrency"]
-    return {**_plain(wave), "concurrency": concurrency, "jobs": jobs}
+    # What may be shown of a gate differs with the secrets that a process knows; its digest has all that is written.
+    gate = None if wave["gate"] is None else {**wave["gate"], "text": None}
+    return {**_plain({**wave, "gate": gate}), "concurrency": concurrency, "jobs": jobs}
 
 
 def _decided_of_settled(outcome: Outcome) -> dict[str, Any]:

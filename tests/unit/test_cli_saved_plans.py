@@ -146,6 +146,7 @@ def test_only_an_upgrade_is_run_from_a_file(invoke: Invoke, project: FakeProject
         (whole(deadline="@").replace('"@"', "1" * 5000), "plan.json: "),
         (whole(deadline="@").replace('"@"', "NaN"), "NaN is no number"),
         (whole(sweep="@").replace('"@"', '{"a": ' * 900 + "1" + "}" * 900), "lists within lists without end"),
+        (whole(dataclasses.replace(plan(job("acme")), asked=5)), "`asked` is no text"),
         (whole()[:-3] + ',\n"waves": []}', "key `waves` stands there twice"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,27 @@ def test_equal_plans_differ_in_nothing() -> None:
     wave = testing.a_wave(job(), auto=True, concurrency=4)
     question = Question(concurrency=3)
     assert compare(plan(wave), plan(dataclasses.replace(wave, concurrency=64), question=question)) == ()
+
+
+@pytest.mark.parametrize("value", [None, 5, [], {}, "x", [[1]], {"a": [1]}])
+def test_a_plan_of_wrong_types_is_another_plan_or_none(value: object) -> None:
+    """Whoever knows how to reckon a digest can write such a file."""
+    now = full_plan()
+    compared = 0
+    for path in DECISIVE:
+        data = json.loads(json.dumps(now.to_json()))
+        here = data
+        for step in path[:-1]:
+            here = here[step]
+        here[path[-1]] = value
+        try:
+            then = Plan.from_json(data)
+            digest = then.digest
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue  # the file is refused when it is read
+        compared += 1
+        assert bool(compare(then, now)) is (digest != now.digest)
+    assert compared > 10
 
 
 @pytest.mark.parametrize(
