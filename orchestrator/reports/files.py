@@ -24,7 +24,8 @@ def write(path: Path, text: str, *, option: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    # Not the whole name: one of the longest that there may be leaves no room for more.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             os.fchmod(handle, 0o666 & ~_umask())

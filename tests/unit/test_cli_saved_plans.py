@@ -53,7 +53,7 @@ def test_a_plan_goes_to_a_file_whole(invoke: Invoke, project: FakeProject, tmp_p
 
 
 def test_links_and_devices_stay_what_they_are(invoke: Invoke, project: FakeProject, tmp_path: Path) -> None:
-    real, link, pipe = (tmp_path / name for name in ("real.json", "link.json", "pipe"))
+    real, link, pipe = (tmp_path / name for name in (f"{'r' * 250}.json", "link.json", "pipe"))
     link.symlink_to(real)
     os.mkfifo(pipe)
     # As somebody who reads the pipe: what is written waits in it.
