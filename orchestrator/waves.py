@@ -74,7 +74,10 @@ class _Spreading:
     """Tenants that no wave has taken yet, with their jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
+        #: jobs of each tenant, with their places in the plan
+        self._own: dict[str, list[tuple[int, Job]]] = {}
+        for place, job in enumerate(jobs):
+            self._own.setdefault(job.tenant, []).append((place, job))
         self._labels: Mapping[str, Mapping[str, str]] = {job.tenant: job.labels for job in jobs}
         owners = {job.target: job.tenant for job in jobs}
         self._before: dict[str, list[str]] = {}
@@ -91,8 +94,10 @@ class _Spreading:
             yield rule, self._sized(rule)
             return
         size, number = (rule.size or Size(count=1)).count or 1, 1
-        while candidates := self._candidates(rule.selector):
-            yield dataclasses.replace(rule, name=f"{rule.name}-{number}"), _lowest(candidates, size)
+        # Sorted once: slow growth of a large fleet makes thousands of waves.
+        candidates = sorted(self._candidates(rule.selector), key=stable_hash)
+        while candidates := [name for name in candidates if name in self.left]:
+            yield dataclasses.replace(rule, name=f"{rule.name}-{number}"), candidates[:size]
             number += 1
             size *= GROWTH_FACTOR if rule.growth is Growth.EXPONENTIAL else 1
 
@@ -114,15 +119,15 @@ class _Spreading:
 
     def take(self, tenants: Sequence[str]) -> list[Job]:
         """The jobs of these tenants, and of those that must be done before them, in the order of the plan."""
-        taken: set[str] = set()
+        taken: list[tuple[int, Job]] = []
         waiting = list(tenants)
         while waiting:
             name = waiting.pop()
             if name in self.left:
                 del self.left[name]
-                taken.add(name)
+                taken += self._own[name]
                 waiting += self._before.get(name, ())
-        return [job for job in self._jobs if job.tenant in taken]
+        return [job for _, job in sorted(taken, key=lambda entry: entry[0])]
 
 
 def _lowest(names: Sequence[str], count: int) -> list[str]:
