@@ -142,7 +142,9 @@ class JobDrive:
                 self._start(job)
             else:
                 self._backlog.leave(job)
-                self._keep(job, self._put_off_as(job, Status.DEFERRED, reason))
+                put_off = self._put_off_as(job, Status.DEFERRED, reason)
+                # The end of the run writes those at once of whom nothing else is to be told: they may be thousands.
+                self._keep(job, put_off, at_once=put_off.attempts > 0)
 
     def _room(self, wave: Wave) -> int:
         """Jobs that may be in flight at once."""
@@ -240,14 +242,15 @@ class JobDrive:
         self._record(put_off)
         self._notify(JobDeferred(outcome=put_off, delay_s=again.delay))
 
-    def _keep(self, job: Job, outcome: Outcome) -> None:
+    def _keep(self, job: Job, outcome: Outcome, *, at_once: bool = True) -> None:
         """Record the outcome of a job, and of those behind it that can no longer run; then look at the budgets."""
         arrived = deque([(job, outcome)])
         while arrived:
             latest, found = arrived.popleft()
             self._finished[latest.target] = found
             self._put_off.pop(latest.target, None)
-            self._record(found)
+            if at_once or found.attempts:
+                self._record(found)
             self._notify(JobFinished(outcome=found))
             if self._satisfies(found):
                 self._backlog.unblock(latest.target)

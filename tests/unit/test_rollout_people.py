@@ -46,6 +46,23 @@ class TestWhenJobsMayStart:
         world.clock = self.clock("2026-11-28T02:00:00")
         assert world.drive(resumed(world)).status is RunStatus.SUCCEEDED
 
+    def test_thousands_out_of_their_window_are_no_thousands_of_writes(self) -> None:
+        jobs = [dataclasses.replace(a_job(name), window=("Sat 02:00-04:00",)) for name in "abc"]
+        behind = dataclasses.replace(a_job("d"), after=("a",))
+        begun = dataclasses.replace(jobs[2], resumed=True)
+        plan = a_plan(wave("a", name="all"))
+        world = self.world(
+            dataclasses.replace(plan, waves=(dataclasses.replace(plan.waves[0], jobs=(*jobs[:2], begun, behind)),)),
+            "2026-11-22T07:31:00",
+        )
+        conclusion = world.drive()
+        assert statuses(conclusion) == dict.fromkeys("abcd", "deferred")
+        assert [outcome.target for outcome in world.ledger.outcomes(world.run)] == ["c"]
+        assert {outcome.target for outcome in conclusion.unrecorded} == {"a", "b", "d"}
+        world.ledger.close_run(world.run, conclusion.status, conclusion.exit_code, conclusion.outcomes)
+        assert {outcome.status for outcome in world.ledger.outcomes(world.run)} == {Status.DEFERRED}
+        assert len(world.ledger.outcomes(world.run)) == 4
+
     def test_the_window_of_a_wave_closes_while_it_is_on(self) -> None:
         world = self.world(
             a_plan(wave("a", "b", name="first", window=("07:00-08:00",), concurrency=1), wave("c", name="rest")),
