@@ -106,11 +106,11 @@ class Screen:
 def _echo(text: str, stream: TextIO, *, color: bool | None = None) -> None:
     try:
         click.echo(text, file=stream, color=color)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         if stream is sys.stderr:
             return  # there is nobody left to tell
+        if isinstance(error, BrokenPipeError):
+            raise  # as a program ends in a pipe whose other end has gone
         silence_stdout()
         raise SettingsError(f"standard output cannot be written: {error.strerror}; send it somewhere else") from error
 

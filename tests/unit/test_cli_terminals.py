@@ -78,6 +78,18 @@ def test_a_stream_that_cannot_write_a_letter_gets_its_escape(monkeypatch: pytest
     assert buffer.getvalue() == b"M\\xfcller\n"
 
 
+def test_whoever_hears_no_messages_any_more_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    Screen().complain("a notification was not delivered")
+    monkeypatch.setattr("sys.stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        Screen().raw("{}")
+
+
 def test_silence_keeps_complaints(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(quiet=True)
 
