@@ -120,8 +120,8 @@ class Records:
         left = any(told.is_left(job) for job in past.plan.jobs)
         put_off = any(outcome.status is Status.DEFERRED for outcome in latest.values())
         fine = all(not rollout.blames(outcome, allow_ahead=past.plan.allow_ahead) for outcome in latest.values())
-        # A gate behind the last wave has the last word.
-        done = fine and not put_off and not left and not past.awaits_gate
+        # A gate behind the last wave has the last word, and after it whoever has joined.
+        done = fine and not put_off and not left and not past.awaits_gate and past.plan.sweep is None
         if done:
             book.close_run(run.id, RunStatus.SUCCEEDED, ExitCode.OK, outcomes)
         elif outcomes:
@@ -173,7 +173,9 @@ class Records:
         outcomes = tuple(book.outcomes(found.id))
         if found.status in {RunStatus.INTERRUPTED, RunStatus.PAUSED}:
             plan = book.plan(found.id)
-            outcomes = recoveries.with_unended(plan, outcomes, book.unsettled(found.id))
+            live = book.live()
+            is_live = live is not None and live.run == found.id
+            outcomes = recoveries.with_unended(plan, outcomes, book.unsettled(found.id), live=is_live)
         marks = book.wave_marks(found.id)
         order = [wave.name for wave in (plan or book.plan(found.id)).waves] if marks else []
         ended = found.finished_at or found.started_at

@@ -29,6 +29,7 @@ _OPEN_ENDS = (
     "looked at again under its lock"
 )
 _NEVER = Reason(code="halted", text="the run ended before its turn")
+_PAUSED = Reason(code="paused", text="waits until the run goes on")
 _VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
 
 
@@ -317,10 +318,12 @@ def take_back(
     )
 
 
-def with_unended(plan: Plan, outcomes: Sequence[Outcome], unsettled: Collection[str]) -> tuple[Outcome, ...]:
-    """The outcomes of a run whose runner died, with what can be said of its other jobs before a target is read."""
+def with_unended(
+    plan: Plan, outcomes: Sequence[Outcome], unsettled: Collection[str], *, live: bool = False
+) -> tuple[Outcome, ...]:
+    """The outcomes of a run whose runner died, or waits `live`, with what can be said of its other jobs unread."""
     at_work = Reason(code="interrupted", text="was at work when its runner died; `resume` reads its version first")
-    waiting = Reason(code="interrupted", text="its runner died before its turn")
+    waiting = _PAUSED if live else Reason(code="interrupted", text="its runner died before its turn")
     known = {outcome.target: outcome for outcome in outcomes}
     for job in plan.jobs:
         if job.target in unsettled:
