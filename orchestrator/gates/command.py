@@ -94,6 +94,7 @@ class _Output:
     def __init__(self) -> None:
         self._head = b""
         self._tail = b""
+        self._is_cut = False
 
     def take(self, stream: IO[bytes]) -> bool:
         """Take what is there; False where there is nothing now, or nothing will come any more."""
@@ -103,13 +104,20 @@ class _Output:
             return False
         room = _KEPT - len(self._head)
         self._head += chunk[:room]
-        self._tail = (self._tail + chunk[room:])[-_KEPT:]
+        rest = self._tail + chunk[room:]
+        self._tail = rest[-_KEPT:]
+        self._is_cut = self._is_cut or len(rest) > _KEPT
         return bool(chunk)
 
     def said(self) -> str:
         """The first and the last line that say something, without secrets."""
-        text = scrub(self._head.decode(errors="replace")) + scrub(self._tail.decode(errors="replace"))
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if self._is_cut:
+            head, tail = (scrub(part.decode(errors="replace")).splitlines() for part in (self._head, self._tail))
+            # A line that was cut may end, or begin, within a secret.
+            lines = [*head[:-1], *tail[1:]]
+        else:
+            lines = scrub((self._head + self._tail).decode(errors="replace")).splitlines()
+        lines = [line.strip() for line in lines if line.strip()]
         ends = dict.fromkeys(_cut(line) for line in (*lines[:1], *lines[-1:]))
         return (" … " if len(lines) > 2 else " · ").join(ends)
 

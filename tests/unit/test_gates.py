@@ -19,7 +19,7 @@ import pytest
 
 from orchestrator.gates import GateMeasurer
 from orchestrator.outcomes import GateResult, Status, Verdict
-from orchestrator.redaction import forget
+from orchestrator.redaction import forget, remember
 from orchestrator.registry.variables import Variables
 from orchestrator.strategy import GateRule
 from orchestrator.testing import an_outcome
@@ -193,6 +193,16 @@ def test_what_a_command_prints_is_short_and_holds_no_secret(tmp_path: Path) -> N
     assert "hunter22" not in text
     assert "using *** at postgresql://u:***@h/d" in text
     assert len(text) < 300
+
+
+def test_no_piece_of_a_secret_is_told_where_much_was_left_out(tmp_path: Path) -> None:
+    remember("half-a-secret-word")
+    # What is kept of the end begins in the middle of the secret.
+    printed = "ok\n" * 1365 + "\n" + "x" * 5000 + "half-a-secret-word" + "y" * 4085 + "\nbad\n"
+    (tmp_path / "printed").write_text(printed)
+    assert measure(script(tmp_path, "cat printed"), tmp_path).text == "ended with status 0: ok … bad"
+    (tmp_path / "printed").write_text(printed.removesuffix("\nbad\n") + "y" * 5)
+    assert measure(script(tmp_path, "cat printed"), tmp_path).text == "ended with status 0: ok"
 
 
 def test_a_command_without_an_end_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
