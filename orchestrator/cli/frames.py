@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from orchestrator.cli.pictures import BEHIND, Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.progress import pause_text, rate_text
 from orchestrator.cli.render import counted, goal_text
-from orchestrator.cli.tallies import BEHIND, Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.terminals import Mood, visible
 from orchestrator.reports.words import duration
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli import deferred, terminals
+from orchestrator.cli.pictures import Picture
 from orchestrator.cli.render import counted
-from orchestrator.cli.tallies import Picture, Tally
+from orchestrator.cli.tallies import Tally
 from orchestrator.cli.terminals import Mood, Screen
 from orchestrator.outcomes import FAILING, Outcome, Verdict
 from orchestrator.reports.words import duration

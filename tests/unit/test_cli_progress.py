@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.cli import progress, terminals
 from orchestrator.cli.display import TerminalProgress
+from orchestrator.cli.pictures import Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.progress import PlainProgress, SilentProgress, progress_line
-from orchestrator.cli.tallies import Counts, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.terminals import Screen
 from orchestrator.events import (
     BudgetChanged,

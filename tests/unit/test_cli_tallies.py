@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli.tallies import Counts, Phase, Picture, Tally, WaveState
+from orchestrator.cli.pictures import Counts, Phase, Picture, WaveState
+from orchestrator.cli.tallies import Tally
 from orchestrator.events import (
     BudgetChanged,
     Event,

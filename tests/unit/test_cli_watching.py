@@ -12,8 +12,8 @@ import pytest
 from orchestrator.cli import watching
 from orchestrator.cli.following import Follower
 from orchestrator.cli.options import Common, Format
+from orchestrator.cli.pictures import Counts, Phase, Picture, WaveState
 from orchestrator.cli.progress import SilentProgress
-from orchestrator.cli.tallies import Counts, Phase, Picture, WaveState
 from orchestrator.errors import ExitCode, LedgerError
 from orchestrator.events import Event, JobFinished
 from orchestrator.ledger import Lease, MemoryLedger, RequestKind, Run, WaveMark, this_process
