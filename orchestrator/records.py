@@ -173,15 +173,26 @@ class Records:
         outcomes = tuple(book.outcomes(found.id))
         if found.status in {RunStatus.INTERRUPTED, RunStatus.PAUSED}:
             plan = book.plan(found.id)
-            live = book.live()
-            is_live = live is not None and live.run == found.id
-            outcomes = recoveries.with_unended(plan, outcomes, book.unsettled(found.id), live=is_live)
+            waiting = NEVER_BEGUN if found.status is RunStatus.INTERRUPTED else self._waiting(book, found)
+            outcomes = recoveries.with_unended(plan, outcomes, book.unsettled(found.id), waiting)
         marks = book.wave_marks(found.id)
         order = [wave.name for wave in (plan or book.plan(found.id)).waves] if marks else []
-        ended = found.finished_at or found.started_at
+        # One that waits for a person takes its time while it does.
+        waits = found.status is RunStatus.PAUSED
+        ended = found.finished_at or (datetime.datetime.now(datetime.UTC) if waits else found.started_at)
         interrupted = found.status is RunStatus.INTERRUPTED
         waves = rollout.summarise_waves(outcomes, interrupted=interrupted, marks=marks, order=order)
         return report_of(found, outcomes, waves, (ended - found.started_at).total_seconds())
+
+    @staticmethod
+    def _waiting(book: Ledger, run: Run) -> Reason:
+        """What the targets of a paused run wait for that it has not begun."""
+        paused = rollout.Controls(book.requests(run.id)).paused
+        behind = next((mark.wave for mark in book.wave_marks(run.id) if mark.finished_at and not mark.passed), None)
+        if paused is not None:
+            return Reason(code="paused", text=f"paused by {paused.operator}")
+        text = "waits for somebody to continue" if behind is None else f"wave {behind} is done, and what follows waits"
+        return Reason(code="paused", text=text)
 
     def place(self, book: Ledger, run: str, plan: Plan, *, again: bool = False) -> Place:
         """Where the jobs of a run find what they need, under the lease; `again` says that a runner began it before."""

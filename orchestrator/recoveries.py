@@ -28,8 +28,8 @@ _OPEN_ENDS = (
     "{:,} of them stood where the run found them, and nobody knows whether its worker is at work there still: each is "
     "looked at again under its lock"
 )
+_FOR_RESUME = Reason(code="halted", text="was not begun, and is left for `orchestrate resume`")
 _NEVER = Reason(code="halted", text="the run ended before its turn")
-_PAUSED = Reason(code="paused", text="waits until the run goes on")
 _VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
 
 
@@ -195,11 +195,7 @@ def remaining(past: Past, is_due: Callable[[Job], bool], late: Sequence[Job] = (
     """
     due = _with_dependents(past, {job.target for job in past.plan.jobs if is_due(job)} | {job.target for job in late})
     waves = [_rest(wave, past, due) for wave in past.plan.with_jobs(late).waves]
-    settled = [
-        past.outcomes.get(job.target) or job.outcome(Status.NOT_STARTED, reason=_NEVER)
-        for job in past.plan.jobs
-        if job.target not in due
-    ]
+    settled = [_left(past, job) for job in past.plan.jobs if job.target not in due]
     names = {job.target for job in late}
     settled += [past.outcomes.get(one.target, one) for one in past.plan.settled if one.target not in names]
     return dataclasses.replace(past.plan, waves=tuple(waves), settled=tuple(settled))
@@ -319,11 +315,13 @@ def take_back(
 
 
 def with_unended(
-    plan: Plan, outcomes: Sequence[Outcome], unsettled: Collection[str], *, live: bool = False
+    plan: Plan, outcomes: Sequence[Outcome], unsettled: Collection[str], waiting: Reason
 ) -> tuple[Outcome, ...]:
-    """The outcomes of a run whose runner died, or waits `live`, with what can be said of its other jobs unread."""
+    """The outcomes of a run that nobody has closed, with what can be said of its other jobs before a target is read.
+
+    `waiting` is for those that were not begun.
+    """
     at_work = Reason(code="interrupted", text="was at work when its runner died; `resume` reads its version first")
-    waiting = _PAUSED if live else Reason(code="interrupted", text="its runner died before its turn")
     known = {outcome.target: outcome for outcome in outcomes}
     for job in plan.jobs:
         if job.target in unsettled:
@@ -355,6 +353,13 @@ def _with_dependents(past: Past, due: set[str]) -> set[str]:
 def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:
     jobs = (dataclasses.replace(job, resumed=past.may_have_run(job)) for job in wave.jobs if job.target in due)
     return dataclasses.replace(wave, jobs=tuple(jobs))
+
+
+def _left(past: Past, job: Job) -> Outcome:
+    """A job that is not due now. What had stopped it, a failure perhaps that is mended now, may hold no more."""
+    outcome = past.outcomes.get(job.target) or job.outcome(Status.NOT_STARTED, reason=_NEVER)
+    halted = outcome.status is Status.NOT_STARTED and outcome.reason is not None and outcome.reason.code == "halted"
+    return dataclasses.replace(outcome, reason=_FOR_RESUME) if halted else outcome
 
 
 def _is_done_by_others(past: Past, job: Job) -> bool:

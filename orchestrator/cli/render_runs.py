@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.render import goal_text, headed_table, heads_text, shortened, table, wrapped
 from orchestrator.cli.terminals import Line, Mood
-from orchestrator.outcomes import Outcome, Report, RunStatus, format_time
+from orchestrator.outcomes import Outcome, Report, RunStatus, Status, format_time
 
 if TYPE_CHECKING:
     from orchestrator.ledger.protocol import Attempt, Run
@@ -28,7 +28,10 @@ def runs_lines(runs: Sequence[Run]) -> Iterator[Line]:
     yield from headed_table(cells, right=frozenset({3}))
     for run in runs:
         if run.status in _STOPPED:
-            yield Line(f"run {run.id} is {run.status.value}; to go on: orchestrate resume {run.id}", Mood.WARNING)
+            held = run.status is RunStatus.PAUSED and run.counts.get(Status.NOT_STARTED.value, 0) > 0
+            verb = "continue" if held or run.finished_at is None else "resume"
+            verb = "resume" if run.status is RunStatus.INTERRUPTED else verb
+            yield Line(f"run {run.id} is {run.status.value}; to go on: orchestrate {verb} {run.id}", Mood.WARNING)
         elif run.status is RunStatus.HALTED:
             yield Line(f"run {run.id} is halted; see why: orchestrate runs show {run.id}", Mood.WARNING)
 

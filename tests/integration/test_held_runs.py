@@ -174,3 +174,32 @@ def test_a_wave_without_pause_and_gate_holds_nothing(folder: Path) -> None:
         assert (halted.status, halted.counts["upgraded"]) == (RunStatus.HALTED, 1)
         upgrade(project)
         assert project.ledger.run(halted.run).status is RunStatus.SUPERSEDED
+
+
+def test_a_run_that_its_dead_runner_has_paused_says_for_what_it_waits(folder: Path) -> None:
+    with staged(folder) as project:
+        run = interrupted(project).run
+        asked_to_pause(project, run)
+    with Project.load(folder / "alembic.ini") as project:
+        project.ledger.set_status(run, RunStatus.PAUSED)
+        report = project.report(run)
+        assert report.status is RunStatus.PAUSED
+        waiting = {one.reason.text for one in report.outcomes if one.status is Status.NOT_STARTED and one.reason}
+        assert waiting <= {"paused by ann@build7", "asked to stop (interrupted)"}
+
+
+def test_what_had_stopped_a_run_is_not_told_any_more_once_it_is_mended(folder: Path) -> None:
+    with staged(folder) as project:
+        first = canary(project)
+        broken(folder, first)
+        halted = upgrade(project)
+        assert {one.reason.text for one in halted.outcomes if one.reason} == {
+            f"1 failure exceeds max_failures 0 of the run: {first}"
+        }
+        mended(folder, first)
+        retried = project.runs.retry(executor="inline")
+        assert retried is not None
+        assert retried.status is RunStatus.HALTED
+        assert {one.reason.text for one in retried.outcomes if one.reason} == {
+            "was not begun, and is left for `orchestrate resume`"
+        }

@@ -15,6 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.events import RunStarted
+from orchestrator.notifications import Message, Moment, Receiver
+from orchestrator.notifications.programs import Program
+from orchestrator.notifications.stories import Story
+from orchestrator.testing import a_plan
 from tests.services import binaries
 
 #: answers that are no status
@@ -134,3 +139,26 @@ def wait_for(condition: Any, seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.01)
+
+
+STARTED = RunStarted(run="r-20261122-120000-4f2a", plan=a_plan("acme", "globex"))
+#: one notification
+SOME = Story(STARTED, "ann").message(Moment.STARTED, STARTED, "id-1")
+
+
+def send(receiver: Receiver, seconds: float = 5.0, message: Message | None = None) -> None:
+    receiver.send(message or SOME, seconds)
+
+
+def program(folder: Path, text: str, *arguments: str) -> Program:
+    file = folder / "page-oncall"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return Program(name="`./page-oncall`", arguments=("./page-oncall", *arguments), folder=folder)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import signal
 import threading
@@ -30,15 +29,25 @@ from orchestrator.events import (
     WaveFinished,
     WaveStarted,
 )
-from orchestrator.notifications import Message, Moment, Notifier, Receiver, Subscription, Undelivered, notifier
+from orchestrator.notifications import Message, Moment, Notifier, Subscription, Undelivered, notifier
 from orchestrator.notifications.apprises import AppriseAddress
-from orchestrator.notifications.programs import Program
 from orchestrator.notifications.stories import LARGEST_BODY, Story, trial
 from orchestrator.notifications.webhooks import Webhook
 from orchestrator.outcomes import GateResult, Outcome, Report, RunStatus, Status, Verdict, WaveSummary
 from orchestrator.testing import a_failure, a_job, a_plan, a_wave, an_outcome
 from tests.unit import cli_fakes
-from tests.unit.receivers import DRIP, DROP, HANG, Service, self_signed, service, wait_for
+from tests.unit.receivers import (
+    DRIP,
+    DROP,
+    HANG,
+    Service,
+    is_running,
+    program,
+    self_signed,
+    send,
+    service,
+    wait_for,
+)
 
 EVERYTHING = frozenset(Moment)
 RUN = "r-20261122-120000-4f2a"
@@ -112,10 +121,6 @@ GATE = GateResult(kind="command", verdict=Verdict.FAILED, text="./smoke ended wi
 
 def halted(cause: str) -> RunHalted:
     return RunHalted(cause=cause, text="3 failures, more than 2", in_flight=1, not_started=5)
-
-
-def send(receiver: Receiver, seconds: float = 5.0, message: Message | None = None) -> None:
-    receiver.send(message or Story(STARTED, "ann").message(Moment.STARTED, STARTED, "id-1"), seconds)
 
 
 # -- what is told -----------------------------------------------------------------------------------------------------
@@ -337,65 +342,6 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         send(hook)
         assert site.events == ["started"]
-
-
-# -- commands ---------------------------------------------------------------------------------------------------------
-
-
-def program(folder: Path, text: str, *arguments: str) -> Program:
-    file = folder / "page-oncall"
-    file.write_text(f"#!/bin/sh\n{text}\n")
-    file.chmod(0o755)
-    return Program(name="`./page-oncall`", arguments=("./page-oncall", *arguments), folder=folder)
-
-
-def test_a_command_gets_the_body_and_what_it_is_about(tmp_path: Path) -> None:
-    page = program(tmp_path, 'cat > got.json; echo "$1 $ORCHESTRATE_RUN $ORCHESTRATE_EVENT $ORCHESTRATE_PROJECT '
-                   '$ORCHESTRATE_ENVIRONMENT $ORCHESTRATE_STATUS" > said', "a; b")  # fmt: skip
-    assert page.flaw() is None
-    send(page)
-    assert json.loads((tmp_path / "got.json").read_text())["run"] == RUN
-    assert (tmp_path / "said").read_text() == f"a; b {RUN} started billing test running\n"
-
-
-def test_a_command_that_fails_says_why_itself(tmp_path: Path) -> None:
-    redaction.remember("sesame-4711")
-    try:
-        with pytest.raises(Undelivered) as caught:
-            send(program(tmp_path, "echo pager sesame-4711 is away >&2; exit 3"))
-    finally:
-        redaction.forget()
-    assert str(caught.value) == "it ended with status 3: pager *** is away"
-
-
-def test_a_command_that_is_not_there(tmp_path: Path) -> None:
-    absent = Program(name="`./nothing`", arguments=("./nothing",), folder=tmp_path)
-    with pytest.raises(Undelivered, match="it cannot be started: No such file"):
-        send(absent)
-    assert "there is no such program" in (absent.flaw() or "")
-    assert Program(name="`sh`", arguments=("sh",), folder=tmp_path).flaw() is None
-
-
-def test_a_command_that_takes_too_long_ends_with_its_children(tmp_path: Path) -> None:
-    page = program(tmp_path, "sleep 60 &\necho $! > child\nwait")
-    with pytest.raises(Undelivered, match=r"it took longer than 0.5 s and was ended"):
-        send(page, seconds=0.5)
-    child = int((tmp_path / "child").read_text())
-    wait_for(lambda: not is_running(child))
-
-
-def test_a_command_that_leaves_a_child_behind_is_not_waited_for(tmp_path: Path) -> None:
-    before = time.monotonic()
-    send(program(tmp_path, "sleep 20 &\necho $! > child"))
-    assert time.monotonic() - before < 5
-    os.kill(int((tmp_path / "child").read_text()), 9)
-
-
-def is_running(process: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
 
 
 # -- Apprise ----------------------------------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ def test_what_is_observed_says_where_each_target_is() -> None:
 def test_a_dead_runs_jobs_without_an_outcome_are_told() -> None:
     plan = a_plan("done", "flying", "again", "never")
     tried = [an_outcome("done"), an_outcome("again", Status.DEFERRED)]
-    told = recoveries.with_unended(plan, tried, {"flying", "again"})
+    told = recoveries.with_unended(plan, tried, {"flying", "again"}, Reason(code="interrupted", text="died"))
     assert {outcome.target: outcome.status for outcome in told} == {
         "done": Status.UPGRADED,
         "again": Status.LOST,
