@@ -285,12 +285,18 @@ def _executor(run: Run, plan: Plan, place: Place, manner: Manner) -> Iterator[ex
         orphans=place.orphans,
         end_orphans=manner.end_orphans,
     )
-    lanes = max((min(wave.concurrency, len(wave.jobs)) for wave in plan.waves), default=1)
-    pool = _new_executor(manner.executor, max(1, lanes), place.targets, settings)
+    pool = _new_executor(manner.executor, lanes_of(plan), place.targets, settings)
     try:
         yield pool
     finally:
         pool.close()
+
+
+def lanes_of(plan: Plan) -> int:
+    """Most jobs that are ever at work at once; of tenants that join nobody knows yet how many there are."""
+    joins = plan.sweep is not None
+    most = (wave.concurrency if joins else min(wave.concurrency, len(wave.jobs)) for wave in plan.waves)
+    return max([1, *most])
 
 
 def _new_executor(

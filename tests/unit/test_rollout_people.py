@@ -14,6 +14,7 @@ from orchestrator.events import Event, JobFinished, RunHalted, WaveStarted
 from orchestrator.ledger import RequestKind
 from orchestrator.outcomes import Outcome, RunStatus, Status
 from orchestrator.plans import Job, Plan, Wave
+from orchestrator.running import lanes_of
 from orchestrator.testing import FakeClock, MemoryLedger, ScriptedExecutor, a_job, a_plan, a_wave, an_outcome
 from tests.unit.rollout_drives import statuses
 from tests.unit.rollout_worlds import GATE, World, resumed, wave
@@ -248,3 +249,9 @@ class TestSweeping:
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
         assert statuses(conclusion) == {"a": "upgraded"}
         assert "the source is down" in world.events(RunHalted)[0].text
+
+    def test_a_run_with_little_left_has_room_for_many_who_join(self) -> None:
+        plan = a_plan(wave("a", name="rest", concurrency=8))
+        assert lanes_of(plan) == 1
+        assert lanes_of(dataclasses.replace(plan, sweep={"everything": True})) == 8
+        assert lanes_of(a_plan()) == 1
