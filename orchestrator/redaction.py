@@ -17,6 +17,9 @@ _WORDS = frozenset({"password", "postgres", "postgresql", "mariadb", "database",
 #: characters by which a text is searched for secrets
 _GRAM = 4
 
+#: HTTP headers whose value is a secret, though their name does not sound like it
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
 _QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
 #: what the name of a secret has in it; what is a path, a count or a word that only sounds like it is left alone
 _TELLTALE = (
@@ -117,6 +120,16 @@ def remember_arguments(arguments: Mapping[str, Any]) -> None:
             remember_arguments(value)
         elif isinstance(value, str) and is_secretive(key):
             remember(value)
+
+
+def remember_headers(written: Mapping[str, str], filled: Mapping[str, str]) -> None:
+    """Take secrets out of HTTP headers: by the header's name, or because a variable was filled in.
+
+    Not every value: with `X-Environment: production` nobody could read of production any more.
+    """
+    for name, value in filled.items():
+        if is_secretive(name) or name.lower() in _SECRET_HEADERS or "${" in written[name]:
+            remember(value, *value.split())
 
 
 def is_secretive(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from orchestrator.gates.questions import Finding, Question, aside
 from orchestrator.outcomes import Verdict
-from orchestrator.redaction import remember
+from orchestrator.redaction import remember_headers
 from orchestrator.registry.addresses import check_address
 from orchestrator.registry.sources.http import Redirects, reason_of
 
@@ -27,7 +27,7 @@ def ask(question: Question) -> Finding:
     address = question.text(question.rule.http or "")
     check_address(address)
     headers = {name: question.text(value) for name, value in question.rule.headers.items()}
-    remember(*headers.values(), *(word for value in headers.values() for word in value.split()))
+    remember_headers(question.rule.headers, headers)
     request = urllib.request.Request(address, headers={"Accept": "application/json", **headers})  # noqa: S310 - checked
     call = _Call(question)
     finding = aside(lambda: call.make(request), question.patience, call.end)

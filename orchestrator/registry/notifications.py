@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from orchestrator.errors import Problem
 from orchestrator.notifications.rules import USUAL_MOMENTS, NotificationRule, Receiver, Subscription
-from orchestrator.redaction import is_secretive, remember
+from orchestrator.redaction import remember, remember_headers
 from orchestrator.registry.documents import Path as Place
 from orchestrator.registry.models import NotificationEntry
 from orchestrator.registry.problems import Mistake, Problems
@@ -19,7 +19,6 @@ from orchestrator.registry.variables import Variables, take_apart
 #: pieces of an address that are taken for a secret: long enough, and no word
 _PIECE = re.compile(r"[^/:@?&=#]{8,}")
 
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 Fill: TypeAlias = Callable[[str], str]
 
@@ -105,9 +104,7 @@ def _webhook(rule: NotificationRule, fill: Fill) -> Receiver | None:
     parts = _split(url)
     _remember_address(url, f"{parts.path}?{parts.query}".removesuffix("?"))
     headers = {name: fill(value) for name, value in rule.headers.items()}
-    for name, value in headers.items():
-        if is_secretive(name) or name.lower() in _SECRET_HEADERS or "${" in rule.headers[name]:
-            remember(value, *value.split())
+    remember_headers(rule.headers, headers)
     secret = None if rule.secret is None else fill(rule.secret)
     remember(secret)
     return Webhook(name=f"webhook {_host(parts)}", url=url, headers=headers, secret=secret or None)

@@ -15,6 +15,8 @@ from orchestrator.rollout.conclusions import blames
 
 WITHOUT_WAVE = "without a wave"
 MESSAGE_LENGTH = 500
+#: of each of perhaps ten thousand failures; `runs show` has it whole
+STATEMENT_LENGTH = 2_000
 #: legal characters of Unicode that XML does not allow
 _NOT_IN_XML = re.compile("[\ufffe\uffff]")
 #: a run that ended so blames nobody
@@ -92,7 +94,8 @@ def _failure(outcome: Outcome) -> ElementTree.Element:
         return element
     cause = causes.cause_text(failure)
     element = ElementTree.Element(tag, message=_text(_short(failure.message)), type=_text(cause))
-    parts = (cause, failure.message, failure.statement, failure.advice and f"-> {failure.advice}")
+    statement = failure.statement and words.shortened(failure.statement, STATEMENT_LENGTH)
+    parts = (cause, failure.message, statement, failure.advice and f"-> {failure.advice}")
     element.text = _text("\n\n".join(part for part in parts if part))
     return element
 

@@ -257,3 +257,19 @@ def test_one_of_ten_thousand_secrets_is_found() -> None:
     made = [f"{number * 7919:x}-{secrets.MARK}-{number:05d}" for number in range(10_000)]
     redaction.remember(*made)
     assert redaction.scrub(f"before {made[42]} after") == f"before {redaction.MASK} after"
+
+
+def test_headers_are_secret_by_name_or_by_variable() -> None:
+    """And what everybody writes in them stays legible."""
+    written = {
+        "Authorization": "Bearer literal-4711",
+        "X-Api-Key": "word-0815",
+        "X-Room": "${ROOM}",
+        "X-Stage": "production",
+    }
+    redaction.remember_headers(written, {**written, "X-Room": "back-room-7"})
+    try:
+        told = redaction.scrub("literal-4711 word-0815 back-room-7 production")
+    finally:
+        redaction.forget()
+    assert told == "*** *** *** production"

@@ -10,7 +10,7 @@ import urllib.request
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 
-from orchestrator.redaction import remember
+from orchestrator.redaction import remember_headers
 from orchestrator.registry.addresses import check_address, origin_of
 from orchestrator.registry.models import HttpSource
 from orchestrator.registry.problems import Mistake
@@ -25,7 +25,7 @@ def read(source: HttpSource, surroundings: Surroundings) -> list[Any]:
     text = surroundings.variables.text
     start = text(source.url)
     headers = {name: text(value) for name, value in source.headers.items()}
-    remember(*headers.values(), *(word for value in headers.values() for word in value.split()))
+    remember_headers(source.headers, headers)
     deadline = time.monotonic() + source.timeout
     found: list[Any] = []
     seen: set[str] = set()
