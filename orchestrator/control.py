@@ -76,6 +76,9 @@ class Control:
         if not self._waits(book, found):
             hint = "it is at work" if is_live else f"it is {found.status}: see `orchestrate resume {found.id}`"
             raise UsageError(f"run {found.id} waits for nobody, so there is nothing to continue; {hint}")
+        if self._is_released(book, found):
+            # Twice is once: a second word would cut short what the run waits for next.
+            return Asked(run=found, live=is_live, text="has been told so already")
         self._ask(book, found, RequestKind.CONTINUE, manner.holder)
         return Asked(run=found, live=is_live, text="goes on" if is_live else "is gone on with")
 
@@ -150,6 +153,12 @@ class Control:
         if run.status is RunStatus.PAUSED or Controls(book.requests(run.id)).paused is not None:
             return True
         return any(mark.finished_at is not None and not mark.passed for mark in self._awaited(book, run))
+
+    def _is_released(self, book: Ledger, run: Run) -> bool:
+        """Whether somebody has said so since the run began to wait behind a wave, and it has not gone on yet."""
+        controls = Controls(book.requests(run.id))
+        waiting = [mark for mark in self._awaited(book, run) if mark.finished_at is not None and not mark.passed]
+        return controls.paused is None and bool(waiting) and controls.released > waiting[-1].heard
 
     @staticmethod
     def _awaited(book: Ledger, run: Run) -> list[Any]:

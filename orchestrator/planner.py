@@ -84,8 +84,10 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         concurrency=request.concurrency, keep_going=request.keep_going, outside_windows=request.outside_windows
     )
     waves = spread(strategy, jobs, limits)
-    # Without jobs as well where some may come: `retry` takes up who can be read by then, so many at once.
-    if not waves and any(item.status in _UNREAD for item in settled):
+    # Without jobs as well where some may come, so many at once: `retry` takes up who can be read by then, a sweep who
+    # has joined.
+    sweeps = strategy.sweep and request.sweep is not None
+    if not waves and (sweeps or any(item.status in _UNREAD for item in settled)):
         at_once = request.concurrency or strategy.concurrency
         waves = (Wave(name=ONLY_WAVE, jobs=(), concurrency=at_once or strategy.jobs_at_once(), auto=at_once is None),)
     return Plan(

@@ -288,18 +288,17 @@ PAUSED = "is paused"
 
 
 def held_by(book: Ledger, run: Run) -> str | None:
-    """What holds an open run back, with targets that it has not begun; None for one that only put some off.
+    """What holds an open run back; None for one that only put some off, or stopped in the middle of a wave.
 
     A person, although its runner may have died between being asked to pause and doing so; or the pause and the gate
     behind a wave, whatever has stopped the run there: where a new run began, that wave would have nothing left to do,
     so nobody would ask its gate.
     """
     told = sum(number for status, number in run.counts.items() if status != Status.NOT_STARTED.value)
-    unbegun = told < run.size
-    if rollout.Controls(book.requests(run.id)).paused is not None or (run.status is RunStatus.PAUSED and unbegun):
+    is_paused = rollout.Controls(book.requests(run.id)).paused is not None
+    if is_paused or (run.status is RunStatus.PAUSED and told < run.size):
         return PAUSED
-    marks = book.wave_marks(run.id) if unbegun else ()
-    mark = next((mark for mark in marks if mark.finished_at is not None and not mark.passed), None)
+    mark = next((mark for mark in book.wave_marks(run.id) if mark.finished_at is not None and not mark.passed), None)
     return None if mark is None else f"was {run.status} behind wave {mark.wave}, which nothing has passed yet"
 
 

@@ -219,16 +219,12 @@ class Runs(Records):
 
     def refuse_held(self, book: Ledger, plan: Plan, parent: str | None) -> None:
         """Raise `Refused` for a plan that touches targets of a run which waits for a person, or behind a wave."""
-        wanted = {job.target for job in plan.jobs}
         for run in book.open_runs():
-            holder = held_by(book, run) if wanted and run.id != parent else None
-            if holder is None:
-                continue
-            done = {outcome.target for outcome in book.outcomes(run.id) if outcome.status in DONE}
-            waiting = [job.target for job in book.plan(run.id).jobs if job.target in wanted and job.target not in done]
+            holder = held_by(book, run) if run.id != parent else None
+            waiting = [] if holder is None else _waiting_in(book, run, plan)
             if waiting:
                 names = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
-                verb = "continue" if holder == PAUSED else "resume"
+                verb = "continue" if run.status is RunStatus.PAUSED or holder == PAUSED else "resume"
                 raise Refused(
                     f"run {run.id} {holder}, and {len(waiting):,} of these targets wait in it: {names}; go on with it "
                     f"by `orchestrate {verb} {run.id}`, or end it by `orchestrate abort {run.id}`"
@@ -255,6 +251,18 @@ def _would_halt(run: Run, barrier: recoveries.Barrier) -> Refused:
         f"run {run.id} would halt again at once: {barrier.text}; mend the cause and run "
         f"`orchestrate retry {run.id}`{more}"
     )
+
+
+def _waiting_in(book: Ledger, run: Run, plan: Plan) -> list[str]:
+    """Targets of a plan that wait in a run which something holds back: for their turn, or for its last gate."""
+    own = [job.target for job in book.plan(run.id).jobs]
+    done = {outcome.target for outcome in book.outcomes(run.id) if outcome.status in DONE}
+    wanted = {job.target for job in plan.jobs}
+    if all(target in done for target in own):
+        # Nothing would be done to them by a new run either, so it would end well, and the gate with it.
+        wanted |= {outcome.target for outcome in plan.settled}
+        return [target for target in own if target in wanted]
+    return [target for target in own if target in wanted and target not in done]
 
 
 def _has_changed(run: Run) -> bool:

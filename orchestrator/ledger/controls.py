@@ -32,7 +32,8 @@ class ControlRows:
             "detail": scrubbed(detail),
         }
         statement = insert(tables.requests).values(**values).returning(*tables.requests.c)
-        return _request(self._transactions.write_one(lambda connection: connection.execute(statement).one()))
+        # Not tried again: a word that is there twice may be heeded twice.
+        return _request(self._transactions.write_one(lambda connection: connection.execute(statement).one(), tries=1))
 
     def requests(self, run: str) -> Sequence[Request]:
         """What was asked, first to last."""

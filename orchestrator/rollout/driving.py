@@ -118,7 +118,8 @@ class Rollout(JobDrive):
         if not self._halted:
             ended = (known.status for known in map(self._finished.get, (job.target for job in wave.jobs)) if known)
             changed = any(status not in _UNTOUCHED for status in ended)
-            heard, holds = self.controls.heard if heard is None else heard, bool(wave.pause or wave.gate)
+            heard = self.controls.heard if heard is None else heard
+            holds = bool(wave.gate) or (bool(wave.pause) and wave.name != self._plan.waves[-1].name)
             self.marks.finish(wave.name, heard, changed=changed, holds=holds)
             self._notify(WaveFinished(wave=wave.name))
 
@@ -199,6 +200,11 @@ class Rollout(JobDrive):
                 return True
             except OrchestratorError as error:
                 self._halt(HaltCause.SWEEP, f"nobody can say which tenants have joined meanwhile: {error}")
+                return True
+            except Exception as error:
+                logger.exception("looking for tenants that have joined failed")
+                text = f"nobody can say which tenants have joined meanwhile: {type(error).__name__}, see the log"
+                self._halt(HaltCause.SWEEP, text)
                 return True
             self._run_wave(wave)
         return False

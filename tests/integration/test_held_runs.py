@@ -203,3 +203,23 @@ def test_what_had_stopped_a_run_is_not_told_any_more_once_it_is_mended(folder: P
         assert {one.reason.text for one in retried.outcomes if one.reason} == {
             "was not begun, and is left for `orchestrate resume`"
         }
+
+
+def test_nor_past_the_last_gate_though_nothing_is_left_to_do(folder: Path) -> None:
+    """Running it again in CI would turn a red gate green."""
+    with gated(folder) as project:
+        path = folder / "tenants.yaml"
+        path.write_text(
+            path.read_text().replace(GATED, "waves: [{name: all, gate: {command: [sh, -c, test -e fine]}}]")
+        )
+    with Project.load(folder / "alembic.ini") as project:
+        halted = upgrade(project)
+        assert (halted.status, halted.counts["upgraded"]) == (RunStatus.HALTED, 4)
+        for tenants in (None, [NAMES[0]]):
+            with pytest.raises(Refused, match=r"was halted behind wave all, .* by `orchestrate resume"):
+                project.upgrade(project.plan(tenants=tenants), executor="inline")
+        (folder / "fine").touch()
+        report = project.runs.resume(executor="inline")
+        assert report is not None
+        assert report.status is RunStatus.SUCCEEDED
+        assert upgrade(project).counts["unchanged"] == 4

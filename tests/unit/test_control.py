@@ -86,6 +86,12 @@ class TestContinuing:
         with pytest.raises(UsageError, match="waits for nobody"):
             world.control.release()
 
+    def test_twice_is_once(self) -> None:
+        world = World(live=True, pause=600.0)
+        world.ledger.mark_wave(world.run, WaveMark(wave="canary", finished_at=world.ledger.run().started_at))
+        assert [world.control.release().text for _ in range(2)] == ["goes on", "has been told so already"]
+        assert [kind for kind, _ in world.asked()] == ["continue"]
+
     def test_nobody_runs_it_so_whoever_continues_it_does(self) -> None:
         world = World(status=RunStatus.PAUSED)
         assert world.control.continue_() is None

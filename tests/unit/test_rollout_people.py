@@ -240,15 +240,18 @@ class TestSweeping:
         assert world.drive().status is RunStatus.SUCCEEDED
         assert self.known == []
 
-    def test_nobody_can_say_who_joined(self) -> None:
+    @pytest.mark.parametrize(
+        ("error", "said"), [(SettingsError("the source is down"), "the source is down"), (KeyError("x"), "KeyError")]
+    )
+    def test_nobody_can_say_who_joined(self, error: Exception, said: str) -> None:
         def fail(_: Collection[str]) -> Sequence[Job]:
-            raise SettingsError("the source is down")
+            raise error
 
         world = World(self.swept(wave("a", name="rest")), sweep=fail)
         conclusion = world.drive()
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
         assert statuses(conclusion) == {"a": "upgraded"}
-        assert "the source is down" in world.events(RunHalted)[0].text
+        assert said in world.events(RunHalted)[0].text
 
     def test_a_run_with_little_left_has_room_for_many_who_join(self) -> None:
         plan = a_plan(wave("a", name="rest", concurrency=8))
