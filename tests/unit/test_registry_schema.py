@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -54,11 +55,23 @@ strategies:
     waves:
       - {name: canary, size: 1}
       - {name: internal, selector: "tier=internal", pause: 10m, gate: {command: ["./smoke"]}}
-      - {name: early, size: 10%, gate: {sql: "SELECT 1", "on": each}, window: [Sat, Sun]}
+      - {name: early, size: 10%, gate: {sql: "SELECT 1", on: each}, window: [Sat, Sun]}
       - {name: next, size: 10%, gate: {http: "https://h/", status: 204, path: ok, headers: {A: b}}}
       - {name: rest}
 ledger: "sqlite:///.orchestrate/ledger.db"
 """
+
+
+class As12(yaml.SafeLoader):
+    """Reads `on` as a word, as YAML 1.2 does, and with it editors and the registry itself."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+As12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
 
 
 def valid(data: Any) -> bool:
@@ -76,7 +89,8 @@ def test_the_schema_is_a_schema() -> None:
 
 @pytest.mark.parametrize("text", [REFERENCE, (REPOSITORY / "tenants.yaml").read_text()])
 def test_files_that_load_fit_the_schema(text: str) -> None:
-    jsonschema.Draft202012Validator(registry.json_schema()).validate(yaml.safe_load(text))
+    data = yaml.load(text, As12)
+    jsonschema.Draft202012Validator(registry.json_schema()).validate(data)
 
 
 @pytest.mark.parametrize(
