@@ -23,13 +23,15 @@ _versions = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), n
 
 def read_version(connection: Connection) -> str | None:
     """The version of the ledger's tables, None where there are none. One query when there are."""
+    statement = select(_versions.c.version_num)
     try:
-        return connection.execute(select(_versions.c.version_num)).scalar_one_or_none()
+        return connection.execute(statement).scalar_one_or_none()
     except (ProgrammingError, OperationalError):
-        # Each driver has its own error for a missing table; any other cause fails here again.
-        if inspect(connection).has_table(VERSION_TABLE):
-            raise
-        return None
+        # Each driver has its own error for a missing table.
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+    # Another process has just made it; any other cause fails here again.
+    return connection.execute(statement).scalar_one_or_none()
 
 
 def is_current(version: str | None, place: str) -> bool:

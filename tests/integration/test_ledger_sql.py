@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine, event, inspect, select, text
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 
 import orchestrator.ledger
 from orchestrator.errors import ExitCode, LedgerError, Refused, SettingsError
@@ -322,3 +322,17 @@ def test_an_asynchronous_driver_gives_way_to_its_sibling(file: Path) -> None:
     ledger = open_ledger(f"sqlite+aiosqlite:///{file}", **SCOPE)
     assert list(ledger.runs()) == []
     ledger.close()
+
+
+def test_a_ledger_that_another_process_makes_between_two_looks(tmp_path: Path) -> None:
+    """Its table was not there, and is when somebody asks why it could not be read."""
+    url = URL.create("sqlite", database=str(tmp_path / "ledger.db"))
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "handle_error")
+    def _make(context: ExceptionContext) -> None:
+        open_ledger(url, project="billing", environment="test").close()
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        assert versions.read_version(connection) == versions.VERSIONS[-1]
+    engine.dispose()
