@@ -126,7 +126,8 @@ def conclude(
     for name, outcomes in _by_wave((*own, *plan.settled), plan).items():
         if not outcomes:
             continue
-        begun = name in left.begun or any(outcome.wave == name for outcome in plan.settled)
+        reached = name in left.begun and any(outcome.wave == name for outcome in own)
+        begun = reached or any(outcome.status is not Status.NOT_STARTED for outcome in outcomes)
         waves.append(view.summary(name, outcomes, begun=begun))
     return Conclusion(
         status=status,

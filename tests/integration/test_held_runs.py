@@ -223,3 +223,15 @@ def test_nor_past_the_last_gate_though_nothing_is_left_to_do(folder: Path) -> No
         assert report is not None
         assert report.status is RunStatus.SUCCEEDED
         assert upgrade(project).counts["unchanged"] == 4
+
+
+def test_waves_that_a_retry_does_not_reach_are_not_started(folder: Path) -> None:
+    with staged(folder) as project:
+        first = canary(project)
+        broken(folder, first)
+        upgrade(project)
+        mended(folder, first)
+        report = project.runs.retry(executor="inline")
+        assert report is not None
+        assert [(wave.name, wave.status) for wave in report.waves] == [("canary", "succeeded"), ("rest", "not_started")]
+        assert project.report().waves[1].status == "not_started"
