@@ -49,8 +49,7 @@ class Control:
         What is at work ends properly. It stays paused when its runner dies.
         """
         book, found = self._open_run(run, "pause")
-        live = book.live()
-        if live is None or live.run != found.id:
+        if not _is_live(book, found):
             raise UsageError(f"run {found.id} has no live runner, so there is nothing to pause; it is {found.status}")
         if Controls(book.requests(found.id)).paused is not None:
             return Asked(run=found, live=True, text="is paused already")
@@ -71,8 +70,7 @@ class Control:
         manner = Manner.of(operator=operator, confirm=confirm)
         self._runs.confirm(manner)
         book, found = self._open_run(run, "continue")
-        live = book.live()
-        is_live = live is not None and live.run == found.id
+        is_live = _is_live(book, found)
         if not self._waits(book, found):
             hint = "it is at work" if is_live else f"it is {found.status}: see `orchestrate resume {found.id}`"
             raise UsageError(f"run {found.id} waits for nobody, so there is nothing to continue; {hint}")
@@ -97,8 +95,7 @@ class Control:
         manner = Manner.of(operator=operator, confirm=confirm)
         self._runs.confirm(manner)
         book, found = self._open_run(run, "skip in")
-        live = book.live()
-        is_live = live is not None and live.run == found.id
+        is_live = _is_live(book, found)
         text = self._skippable(book, found, target, is_live=is_live)
         self._ask(book, found, RequestKind.SKIP, manner.holder, target=target, reason=reason.strip())
         return Asked(run=found, live=is_live, text=text, target=target)
@@ -123,8 +120,7 @@ class Control:
         book, found = self._open_run(run, "give a budget to")
         limit = budget.of(_due(book.plan(found.id), wave))
         self._ask(book, found, RequestKind.BUDGET, manner.holder, max_failures=limit, wave=wave)
-        live = book.live()
-        is_live = live is not None and live.run == found.id
+        is_live = _is_live(book, found)
         where = "in all" if wave is None else f"in wave {wave}"
         noun = "failure" if limit == 1 else "failures"
         return Asked(run=found, live=is_live, text=f"tolerates {limit:,} {noun} {where} from now on")
@@ -148,22 +144,19 @@ class Control:
         book.note(holder, "runs budget" if kind is RequestKind.BUDGET else kind.value, run=run.id, detail=detail)
         book.request(run.id, holder, kind, detail)
 
-    def _waits(self, book: Ledger, run: Run) -> bool:
+    @staticmethod
+    def _waits(book: Ledger, run: Run) -> bool:
         """Whether a run is paused, or waits behind a wave."""
         if run.status is RunStatus.PAUSED or Controls(book.requests(run.id)).paused is not None:
             return True
-        return any(mark.finished_at is not None and not mark.passed for mark in self._awaited(book, run))
-
-    def _is_released(self, book: Ledger, run: Run) -> bool:
-        """Whether somebody has said so since the run began to wait behind a wave, and it has not gone on yet."""
-        controls = Controls(book.requests(run.id))
-        waiting = [mark for mark in self._awaited(book, run) if mark.finished_at is not None and not mark.passed]
-        return controls.paused is None and bool(waiting) and controls.released > waiting[-1].heard
+        return any(mark.holds for mark in book.wave_marks(run.id))
 
     @staticmethod
-    def _awaited(book: Ledger, run: Run) -> list[Any]:
-        pausing = {wave.name for wave in book.plan(run.id).waves if wave.pause is not None or wave.gate is not None}
-        return [mark for mark in book.wave_marks(run.id) if mark.wave in pausing]
+    def _is_released(book: Ledger, run: Run) -> bool:
+        """Whether somebody has said so since the run began to wait behind a wave, and it has not gone on yet."""
+        controls = Controls(book.requests(run.id))
+        waiting = [mark for mark in book.wave_marks(run.id) if mark.holds]
+        return controls.paused is None and bool(waiting) and controls.released > waiting[-1].heard
 
     @staticmethod
     def _skippable(book: Ledger, run: Run, target: str, *, is_live: bool) -> str:
@@ -180,6 +173,11 @@ class Control:
         if before is not None and before.status in {Status.FAILED, Status.LOST}:
             return f"{before.status} before, and is left alone once the run is resumed"
         return "will be left alone"
+
+
+def _is_live(book: Ledger, run: Run) -> bool:
+    live = book.live()
+    return live is not None and live.run == run.id
 
 
 def _due(plan: Plan, wave: str | None) -> int:

@@ -155,7 +155,7 @@ class JobsAdded:
 class RunHalted:
     """Nothing new starts; what is in flight ends."""
 
-    #: `budget`, `gate`, `paused`, `deadline`, `interrupted`, `run_level` or `ledger`
+    #: `budget`, `gate`, `paused`, `deferred`, `sweep`, `interrupted`, `run_level` or `ledger`
     cause: str
     text: str
     in_flight: int

@@ -15,9 +15,6 @@ from orchestrator.strategy import AUTO_SERVER_CAP, Budget, Strategy
 from orchestrator.tenants import Target
 from orchestrator.waves import ONLY_WAVE, Limits, rule_of, spread
 
-#: what a target comes to that could not be read
-_UNREAD = frozenset({Status.FAILED, Status.DEFERRED})
-
 
 class Guide(Protocol):
     """Knows the revision scripts of every target."""
@@ -87,7 +84,7 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
     # Without jobs as well where some may come, so many at once: `retry` takes up who can be read by then, a sweep who
     # has joined.
     sweeps = strategy.sweep and request.sweep is not None
-    if not waves and (sweeps or any(item.status in _UNREAD for item in settled)):
+    if not waves and (sweeps or any(item.is_unread for item in settled)):
         at_once = request.concurrency or strategy.concurrency
         waves = (Wave(name=ONLY_WAVE, jobs=(), concurrency=at_once or strategy.jobs_at_once(), auto=at_once is None),)
     return Plan(
@@ -205,23 +202,12 @@ def _outcome(look: Found, status: Status, reason: Reason, route: Route | None = 
 
 
 def _job(request: Request, look: Found, route: Route) -> Job:
-    target = look.target
-    return Job(
-        target=target.name,
-        tenant=target.tenant.name,
-        database=target.database,
-        schema=target.schema,
-        labels=dict(target.labels),
-        server=target.server,
-        location=target.place,
-        section=target.section,
+    return Job.of(
+        look,
+        route,
         command=request.command,
-        found=look.heads,
-        wanted=route.wanted,
-        path=route.path,
         wave=ONLY_WAVE,
-        after=target.after,
-        window=() if request.outside_windows else target.tenant.window,
+        window=() if request.outside_windows else look.target.tenant.window,
         transaction=request.strategy.transaction,
         provision=look.condition is Condition.ABSENT,
     )

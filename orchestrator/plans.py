@@ -99,6 +99,26 @@ class Job:
     #: an earlier try of this run may have done it, wholly or in part; no part of the plan
     resumed: bool = False
 
+    @classmethod
+    def of(cls, look: Found, route: Route, **fields: Any) -> Job:
+        """Bring a target from where it was found along a route; the other fields are the caller's."""
+        target = look.target
+        return cls(
+            target=target.name,
+            tenant=target.tenant.name,
+            database=target.database,
+            schema=target.schema,
+            labels=dict(target.labels),
+            server=target.server,
+            location=target.place,
+            section=target.section,
+            found=look.heads,
+            wanted=route.wanted,
+            path=route.path,
+            after=target.after,
+            **fields,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As in a plan; field by field, since a plan may have ten thousand of them."""
         return {

@@ -188,7 +188,7 @@ class Records:
     def _waiting(book: Ledger, run: Run) -> Reason:
         """What the targets of a paused run wait for that it has not begun."""
         paused = rollout.Controls(book.requests(run.id)).paused
-        behind = next((mark.wave for mark in book.wave_marks(run.id) if mark.finished_at and not mark.passed), None)
+        behind = next((mark.wave for mark in book.wave_marks(run.id) if mark.holds), None)
         if paused is not None:
             return Reason(code="paused", text=f"paused by {paused.operator}")
         text = "waits for somebody to continue" if behind is None else f"wave {behind} is done, and what follows waits"
@@ -207,7 +207,7 @@ class Records:
             targets=targets,
             ledger=book,
             orphans=frozenset(orphans),
-            gates={} if strategy is None else {rule.name: rule.gate for rule in strategy.waves if rule.gate},
+            rules=() if strategy is None else strategy.waves,
             sweep=functools.partial(self._joined, plan, targets),
         )
 
@@ -252,14 +252,13 @@ class Records:
         outcomes = {outcome.target: outcome for outcome in book.outcomes(run.id)}
         names = {job.target for job in plan.jobs} | {outcome.target for outcome in plan.settled}
         targets = [target for target in self._host.registry.targets if target.name in names]
-        marks = {mark.wave: mark for mark in book.wave_marks(run.id)}
         return Past(
             plan=plan,
             outcomes=outcomes,
             unsettled=frozenset(book.unsettled(run.id)),
             found={look.target.name: look for look in self._host.look(targets)},
             is_there=self._is_there,
-            passed=frozenset(wave for wave, mark in marks.items() if mark.passed),
+            passed=frozenset(mark.wave for mark in book.wave_marks(run.id) if mark.passed),
         )
 
     def _is_there(self, job: Job, heads: tuple[str, ...]) -> bool:
@@ -298,7 +297,7 @@ def held_by(book: Ledger, run: Run) -> str | None:
     is_paused = rollout.Controls(book.requests(run.id)).paused is not None
     if is_paused or (run.status is RunStatus.PAUSED and told < run.size):
         return PAUSED
-    mark = next((mark for mark in book.wave_marks(run.id) if mark.finished_at is not None and not mark.passed), None)
+    mark = next((mark for mark in book.wave_marks(run.id) if mark.holds), None)
     return None if mark is None else f"was {run.status} behind wave {mark.wave}, which nothing has passed yet"
 
 

@@ -401,23 +401,13 @@ def _runner_died(where: str) -> Failure:
 
 
 def _late(plan: Plan, look: Found, way: Route) -> Job:
-    target = look.target
-    return Job(
-        target=target.name,
-        tenant=target.tenant.name,
-        database=target.database,
-        schema=target.schema,
-        labels=dict(target.labels),
-        server=target.server,
-        location=target.place,
-        section=target.section,
+    return Job.of(
+        look,
+        way,
         command=plan.command,
-        found=look.heads,
-        wanted=way.wanted,
-        path=way.path,
         wave=plan.waves[-1].name if plan.waves else "all",
-        after=target.after,
-        window=() if plan.question is not None and plan.question.outside_windows else target.tenant.window,
+        window=() if plan.question is not None and plan.question.outside_windows else look.target.tenant.window,
+        transaction=next((job.transaction for job in plan.jobs), None),
     )
 
 

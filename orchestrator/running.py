@@ -25,7 +25,7 @@ from orchestrator.plans import Gate, Plan
 from orchestrator.registry.variables import Variables
 from orchestrator.rollout import Ask, Conclusion, Mailbox, Measurer, Outside, StopCause, StopSignal, Sweep
 from orchestrator.settings import Settings
-from orchestrator.strategy import GateRule
+from orchestrator.strategy import WaveRule
 from orchestrator.tenants import Target
 
 logger = logging.getLogger(__name__)
@@ -178,8 +178,8 @@ class Place:
     ledger: Ledger
     #: runs whose server sessions are orphans by now
     orphans: frozenset[str] = frozenset()
-    #: what the gates of the strategy ask, by wave as written
-    gates: Mapping[str, GateRule] = dataclasses.field(default_factory=dict)
+    #: waves of the strategy as written: what their gates ask
+    rules: Sequence[WaveRule] = ()
     #: jobs of tenants that have joined
     sweep: Sweep | None = None
 
@@ -222,7 +222,7 @@ def _outside(run: Run, place: Place, manner: Manner, caps: Mapping[str, int]) ->
         "ORCHESTRATE_REVISION": ",".join(run.revision),
     }
     measurer = GateMeasurer(
-        rules=place.gates,
+        rules=place.rules,
         variables=Variables(place.settings.root),
         targets=place.targets,
         root=place.settings.root,

@@ -135,7 +135,7 @@ class Follower:
             for event in self._heed_mark(mark, paused=paused):
                 self._tell(event)
             self._marks[mark.wave] = mark
-        behind = any(mark.finished_at is not None and not mark.passed for mark in self._marks.values())
+        behind = any(mark.holds for mark in self._marks.values())
         self._heed_pause(paused=paused and not behind)
 
     def _heed_mark(self, mark: WaveMark, *, paused: bool) -> Iterator[Event]:

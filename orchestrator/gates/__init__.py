@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib
 import logging
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from orchestrator.redaction import first_line, scrub
 from orchestrator.registry.problems import Mistake, legible
 from orchestrator.registry.targets import Surroundings
 from orchestrator.registry.variables import Variables
-from orchestrator.strategy import GateRule
+from orchestrator.strategy import WaveRule
 from orchestrator.tenants import Target
+from orchestrator.waves import rule_of
 
 __all__ = ["GateMeasurer"]
 
@@ -38,14 +38,14 @@ class GateMeasurer:
     def __init__(
         self,
         *,
-        rules: Mapping[str, GateRule],
+        rules: Sequence[WaveRule],
         variables: Variables,
         targets: Mapping[str, Target],
         root: Path,
         environment: Mapping[str, str],
         server_caps: Mapping[str, int] | None = None,
     ) -> None:
-        """`rules` are by name of the wave as written, `root` is the folder of tenants.yaml, `environment` what
+        """`rules` are the waves as written, `root` is the folder of tenants.yaml, `environment` what
         commands are told of the run, and `server_caps` as in a plan."""
         self._rules = rules
         self._surroundings = Surroundings(root=root, variables=variables, sections=frozenset())
@@ -74,7 +74,8 @@ class GateMeasurer:
         self._idle.wait(_GRACE)
 
     def _find(self, wave: str, gate: Gate, done: Sequence[Outcome]) -> Finding:
-        rule = self._rule(wave)
+        origin = rule_of(wave, self._rules)
+        rule = None if origin is None else origin.gate
         if rule is None or rule.described().digest != gate.digest:
             text = f"the gate of wave {wave} has changed in tenants.yaml since the plan was made"
             return Finding(Verdict.INCONCLUSIVE, text)
@@ -96,10 +97,6 @@ class GateMeasurer:
             logger.exception("the gate of wave %s", wave)
             said = first_line(scrub(str(error)))
             return Finding(Verdict.INCONCLUSIVE, f"{type(error).__name__}: {said}".removesuffix(": "))
-
-    def _rule(self, wave: str) -> GateRule | None:
-        """The rule of a wave, or of the wave that grew into it: `ramp` for `ramp-2`."""
-        return self._rules.get(wave) or self._rules.get(re.sub(r"-[0-9]+$", "", wave))
 
 
 def _ask(question: Question) -> Finding:

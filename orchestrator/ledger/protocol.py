@@ -122,6 +122,11 @@ class WaveMark:
     #: its pause is over, and its gate has passed or was overruled: the next wave may start
     passed: bool = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether what follows waits behind the wave; one without pause and gate passes with its last job."""
+        return self.finished_at is not None and not self.passed
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class News:

@@ -42,7 +42,7 @@ LONGEST_TEXT = 500
 #: a pause that ends by itself
 BAKE = "bake"
 #: halts that are no fault of the run: their end says what they are
-QUIET_HALTS = frozenset({"interrupted", "paused", "deferred", "deadline"})
+QUIET_HALTS = frozenset({"interrupted", "paused", "deferred"})
 
 _ENDS = {
     RunStatus.SUCCEEDED: Moment.SUCCEEDED,

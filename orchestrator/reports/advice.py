@@ -9,8 +9,6 @@ from orchestrator.reports.words import duration
 
 #: what a later `resume` takes up
 _LEFT = frozenset({Status.NOT_STARTED, Status.DEFERRED})
-#: reasons of targets that the run has not begun which say why it stopped
-_STOPPED = frozenset({"halted", "paused"})
 _ENDED_BADLY = frozenset({RunStatus.FAILED, RunStatus.HALTED, RunStatus.INTERRUPTED, RunStatus.ABORTED})
 
 
@@ -26,8 +24,8 @@ def ending(report: Report) -> str:
 
 def stop_text(report: Report) -> str | None:
     """Why the run started nothing more: what its targets that never began were told, or the gate that failed."""
-    told = (one.reason for one in report.outcomes if one.status is Status.NOT_STARTED and one.reason is not None)
-    reason = next((reason for reason in told if reason.code in _STOPPED), None)
+    told = (one.reason for one in report.outcomes if one.status is Status.NOT_STARTED)
+    reason = next((reason for reason in told if reason is not None), None)
     if reason is not None:
         return reason.text
     failed = next((wave for wave in report.waves if _is_gate(wave, Verdict.FAILED)), None)

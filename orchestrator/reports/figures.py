@@ -81,14 +81,6 @@ def quantiles(outcomes: Iterable[Outcome]) -> tuple[float, float] | None:
     return statistics.median(timed), statistics.quantiles(timed, n=20)[-1]
 
 
-def why_not_started(report: Report) -> str | None:
-    """The sentence that those which never started were told; None where all did."""
-    for outcome in report.outcomes:
-        if outcome.status is Status.NOT_STARTED and outcome.reason:
-            return outcome.reason.text
-    return None
-
-
 def finished_at(report: Report) -> datetime.datetime | None:
     """When the run ended, None while it is live."""
     if report.status is RunStatus.RUNNING:

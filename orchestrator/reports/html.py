@@ -162,7 +162,7 @@ def _head(report: Report) -> dict[str, Any]:
         "goal": words.goal_text(report.command, report.revision),
         "ending": advice.ending(report),
         "mood": _MOODS.get(report.status, "warning"),
-        "why": advice.stop_text(report) or figures.why_not_started(report),
+        "why": advice.stop_text(report),
         "facts": facts,
         "next": [step.partition(": ")[::2] for step in advice.next_steps(report)],
     }

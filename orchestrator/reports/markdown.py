@@ -68,7 +68,7 @@ def _head(report: Report) -> Iterator[str]:
     if report.parent:
         facts.append(f"takes back {code(report.parent)}")
     yield " · ".join(facts)
-    why = advice.stop_text(report) or figures.why_not_started(report)
+    why = advice.stop_text(report)
     if why:
         yield ""
         yield from block([words.shortened(scrub(why), MESSAGE_LENGTH)])

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 
 from orchestrator.errors import LedgerError, OrchestratorError
 from orchestrator.events import (
-    Event,
     JobsAdded,
     Listener,
     WaveFinished,
@@ -93,10 +92,10 @@ class Rollout(JobDrive):
         """What earlier runners of this run have written, and what people have asked of it."""
         try:
             self.marks.recall()
-            self._outside.mailbox.deliver(self._ledger.requests(self._run))
-            self._heed_mail()
+            self.controls.heed(self._ledger.requests(self._run))
         except LedgerError as error:
             self._lose_ledger(error)
+        self._tell_pause(None)
         self._plan = self.controls.budgeted(self._plan)
         self._budget = Budget("the run", self._plan.max_failures)
 
@@ -110,7 +109,7 @@ class Rollout(JobDrive):
         # Who has said to go on need not say so again because of a target that was put off before.
         heard = self.marks[wave.name].heard if self._intermissions.is_released(wave) else None
         self.marks.begin(wave.name)
-        self._notify(WaveStarted(wave=wave.name, jobs=len(wave.jobs)))
+        self.notify(WaveStarted(wave=wave.name, jobs=len(wave.jobs)))
         for job in wave.jobs:
             self._enqueue(job)
         while self._has_work(wave):
@@ -121,7 +120,7 @@ class Rollout(JobDrive):
             heard = self.controls.heard if heard is None else heard
             holds = bool(wave.gate) or (bool(wave.pause) and wave.name != self._plan.waves[-1].name)
             self.marks.finish(wave.name, heard, changed=changed, holds=holds)
-            self._notify(WaveFinished(wave=wave.name))
+            self.notify(WaveFinished(wave=wave.name))
 
     def _has_work(self, wave: Wave) -> bool:
         """Start what may start; whether there is anything to wait for after that."""
@@ -155,7 +154,7 @@ class Rollout(JobDrive):
         if followed and len(put_off) == len(outcomes):
             reason = put_off[0].reason
             text = f"nothing could be done in wave {wave.name}: {reason.text if reason else 'all was put off'}"
-            self._halt(HaltCause.DEFERRED, text, code=reason.code if reason else "deferred")
+            self.halt(HaltCause.DEFERRED, text, code=reason.code if reason else "deferred")
             return
         last_word = not later and wave.gate is not None and self._is_over(wave)
         if self.marks[wave.name].passed or not (wave.pause or wave.gate) or not (followed or last_word):
@@ -199,12 +198,12 @@ class Rollout(JobDrive):
                 self._lose_ledger(error)
                 return True
             except OrchestratorError as error:
-                self._halt(HaltCause.SWEEP, f"nobody can say which tenants have joined meanwhile: {error}")
+                self.halt(HaltCause.SWEEP, f"nobody can say which tenants have joined meanwhile: {error}")
                 return True
             except Exception as error:
                 logger.exception("looking for tenants that have joined failed")
                 text = f"nobody can say which tenants have joined meanwhile: {type(error).__name__}, see the log"
-                self._halt(HaltCause.SWEEP, text)
+                self.halt(HaltCause.SWEEP, text)
                 return True
             self._run_wave(wave)
         return False
@@ -225,7 +224,7 @@ class Rollout(JobDrive):
         self._plan = self._plan.with_jobs(added)
         self._jobs |= {job.target: job for job in added}
         self._backlog.extend(added)
-        self._notify(JobsAdded(wave=name, jobs=added))
+        self.notify(JobsAdded(wave=name, jobs=added))
         return self._plan.waves[-1]
 
     # -- what waiting behind a wave needs -----------------------------------------------------------------------
@@ -234,14 +233,6 @@ class Rollout(JobDrive):
     def is_halted(self) -> bool:
         """Whether nothing more is started."""
         return self._halted is not None
-
-    def halt(self, cause: HaltCause, text: str) -> None:
-        """Start nothing more."""
-        self._halt(cause, text)
-
-    def notify(self, event: Event) -> None:
-        """Tell the listeners."""
-        self._notify(event)
 
     def wake(self, future: Future[GateResult]) -> None:
         """Come back from `wait` when that is done."""

@@ -78,7 +78,7 @@ class Intermissions:
     def is_released(self, wave: Wave) -> bool:
         """Whether a person has said to go on since the run began to wait behind a wave."""
         mark = self._stage.marks[wave.name]
-        return mark.finished_at is not None and self._is_released(mark)
+        return mark.holds and self._is_released(mark)
 
     def _is_overruled(self, wave: Wave) -> bool:
         """Whether an earlier runner left a gate that could not be measured, and a person has said to go on since."""

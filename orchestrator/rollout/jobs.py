@@ -131,7 +131,7 @@ class JobDrive:
                 return
             closed = self._admissions.closed(wave) if self._backlog.has_turns() else None
             if closed:
-                self._halt(HaltCause.DEFERRED, closed.text, code=closed.code)
+                self.halt(HaltCause.DEFERRED, closed.text, code=closed.code)
                 return
             self._backlog.wake(self.clock.now())
             job = self._backlog.take()
@@ -171,7 +171,7 @@ class JobDrive:
             return
         self._put_off.pop(job.target, None)
         self._retrials.start(job)
-        self._notify(JobStarted(job=job))
+        self.notify(JobStarted(job=job))
         try:
             future = self._submit(job)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's outcome
@@ -198,7 +198,7 @@ class JobDrive:
     def _heed_deadline(self) -> None:
         late = self._admissions.past_deadline()
         if late is not None:
-            self._halt(HaltCause.DEFERRED, late.text, code=late.code)
+            self.halt(HaltCause.DEFERRED, late.text, code=late.code)
 
     def _receive_all(self) -> None:
         while True:
@@ -229,7 +229,7 @@ class JobDrive:
         if error:
             # The executor itself cannot run jobs: going on would only repeat it.
             self._error = self._error or error
-            self._halt(HaltCause.RUN_LEVEL, str(self._error))
+            self.halt(HaltCause.RUN_LEVEL, str(self._error))
 
     def _defer(self, again: Again, outcome: Outcome) -> None:
         """Put a job back into the queue; should its turn not come any more, this is its outcome."""
@@ -240,7 +240,7 @@ class JobDrive:
         else:
             self._backlog.add(again.job, rank=again.rank)
         self._record(put_off)
-        self._notify(JobDeferred(outcome=put_off, delay_s=again.delay))
+        self.notify(JobDeferred(outcome=put_off, delay_s=again.delay))
 
     def _keep(self, job: Job, outcome: Outcome, *, at_once: bool = True) -> None:
         """Record the outcome of a job, and of those behind it that can no longer run; then look at the budgets."""
@@ -251,7 +251,7 @@ class JobDrive:
             self._put_off.pop(latest.target, None)
             if at_once or found.attempts:
                 self._record(found)
-            self._notify(JobFinished(outcome=found))
+            self.notify(JobFinished(outcome=found))
             if self._satisfies(found):
                 self._backlog.unblock(latest.target)
             else:
@@ -304,20 +304,20 @@ class JobDrive:
             budget.add(outcome)
         shared = outcome.failure if outcome.status in FAILING else None
         if shared and shared.kind is FailureKind.RUN and self._plan.max_failures is not None:
-            self._halt(HaltCause.RUN_LEVEL, f"every target would fail like {outcome.target}: {shared.message}")
+            self.halt(HaltCause.RUN_LEVEL, f"every target would fail like {outcome.target}: {shared.message}")
         self._heed_budgets()
 
     def _heed_budgets(self) -> None:
         overdraft = self._budget.overdraft() or self._wave_budget.overdraft()
         if overdraft:
-            self._halt(HaltCause.BUDGET, overdraft)
+            self.halt(HaltCause.BUDGET, overdraft)
 
     def _heed_stop(self) -> None:
         if self._stop.error is not None:
             self._lose_ledger(self._stop.error)
         if self._stop.cause is None:
             return
-        self._halt(HaltCause.INTERRUPTED, f"asked to stop ({self._stop.cause})")
+        self.halt(HaltCause.INTERRUPTED, f"asked to stop ({self._stop.cause})")
         if self._stop.immediate and self._cancel is not None:
             cancel, self._cancel = self._cancel, None
             try:
@@ -330,11 +330,15 @@ class JobDrive:
         before = self.controls.paused
         for request in self.controls.heed(self._outside.mailbox.read()):
             self._heed_request(request)
+        self._tell_pause(before)
+
+    def _tell_pause(self, before: Request | None) -> None:
+        """That a person has paused the run, or continued it, since that was the last word."""
         after = self.controls.paused
         if after is not None and before is None:
-            self._notify(RunPaused(cause="person", text=f"paused by {after.operator}"))
+            self.notify(RunPaused(cause="person", text=f"paused by {after.operator}"))
         if before is not None and after is None:
-            self._notify(RunContinued(text=f"continued by {self.controls.continued_by}"))
+            self.notify(RunContinued(text=f"continued by {self.controls.continued_by}"))
 
     def _heed_request(self, request: Request) -> None:
         """What a person asked while the run was on; pausing and continuing is seen where jobs are started."""
@@ -349,14 +353,14 @@ class JobDrive:
                 self._budget.limit(detail["max_failures"])
             elif wave == self._wave:
                 self._wave_budget.limit(detail["max_failures"])
-            self._notify(BudgetChanged(wave=wave, max_failures=detail["max_failures"]))
+            self.notify(BudgetChanged(wave=wave, max_failures=detail["max_failures"]))
             self._heed_budgets()
 
     def _lose_ledger(self, error: LedgerError) -> None:
         self._error = self._error or error
-        self._halt(HaltCause.LEDGER, f"the ledger cannot be written: {error}")
+        self.halt(HaltCause.LEDGER, f"the ledger cannot be written: {error}")
 
-    def _halt(self, cause: HaltCause, text: str, *, code: str = "halted") -> None:
+    def halt(self, cause: HaltCause, text: str, *, code: str = "halted") -> None:
         """Start nothing more. The first cause counts; without anything left to start there is nothing to halt.
 
         What came from outside the jobs is told all the same: it shows in how the run ends.
@@ -366,9 +370,10 @@ class JobDrive:
             return
         self._halted = Halt(cause=cause, text=text, code=code)
         fresh = left - len(self._put_off)
-        self._notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=fresh))
+        self.notify(RunHalted(cause=cause.value, text=text, in_flight=len(self._in_flight), not_started=fresh))
 
-    def _notify(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
+        """Tell the listeners."""
         notify(self._listeners, event)
 
 

@@ -23,7 +23,7 @@ import orchestrator
 from orchestrator.selectors import stable_hash
 from tests import checker, histories
 from tests.acceptance import fleets
-from tests.acceptance.fleets import Done, Project
+from tests.acceptance.fleets import Done, Project, descendants
 from tests.services import fixtures
 from tests.services.servers import connect_postgres
 
@@ -289,18 +289,6 @@ def _drained(keyboard: int | None, log: Path) -> Iterator[None]:
     finally:
         reader.kill()
         reader.wait(PATIENCE)
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes that it has started, and those that they have."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
 
 
 def until(

@@ -17,7 +17,7 @@ import pytest
 
 from tests import checker, histories
 from tests.acceptance import fleets
-from tests.acceptance.fleets import Fleet, outcomes_of, report_of
+from tests.acceptance.fleets import Fleet, descendants, outcomes_of, report_of
 
 #: put before the last revision's own statements: says that it was reached, and waits
 HOLD = """
@@ -86,17 +86,6 @@ def kill(runner: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     runner.wait(PATIENCE)
-
-
-def descendants(pid: int) -> list[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
 
 
 def killed(fleet: Fleet) -> None:

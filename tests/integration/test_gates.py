@@ -19,7 +19,7 @@ from orchestrator.gates import GateMeasurer
 from orchestrator.outcomes import GateResult, Status, Verdict
 from orchestrator.redaction import forget
 from orchestrator.registry.variables import Variables
-from orchestrator.strategy import GateRule
+from orchestrator.strategy import GateRule, WaveRule
 from orchestrator.tenants import Target
 from orchestrator.testing import an_outcome
 from tests.integration.database_targets import sqlite_target, target
@@ -88,7 +88,7 @@ def measurer(
 ) -> GateMeasurer:
     root = Path("/")
     return GateMeasurer(
-        rules={"canary": rule},
+        rules=[WaveRule(name="canary", gate=rule)],
         variables=Variables(root, environ),
         targets=targets,
         root=root,

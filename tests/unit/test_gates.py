@@ -21,7 +21,7 @@ from orchestrator.gates import GateMeasurer
 from orchestrator.outcomes import GateResult, Status, Verdict
 from orchestrator.redaction import forget, remember
 from orchestrator.registry.variables import Variables
-from orchestrator.strategy import GateRule
+from orchestrator.strategy import GateRule, Growth, WaveRule
 from orchestrator.testing import an_outcome
 
 PASSED, FAILED, INCONCLUSIVE = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE
@@ -31,7 +31,8 @@ DONE = (an_outcome("acme", status=Status.UPGRADED), an_outcome("globex", status=
 
 def measurer(rule: GateRule, root: Path, **environ: str) -> GateMeasurer:
     variables = Variables(root, environ)
-    return GateMeasurer(rules={"canary": rule}, variables=variables, targets={}, root=root, environment=FACTS)
+    rules = [WaveRule(name="canary", gate=rule)]
+    return GateMeasurer(rules=rules, variables=variables, targets={}, root=root, environment=FACTS)
 
 
 def measure(rule: GateRule, root: Path, **environ: str) -> GateResult:
@@ -99,9 +100,8 @@ def test_a_gate_that_is_another_one_by_now_is_not_asked(tmp_path: Path) -> None:
 
 def test_waves_that_grew_out_of_one_share_its_gate(tmp_path: Path) -> None:
     rule = script(tmp_path, "echo $ORCHESTRATE_WAVE")
-    one = GateMeasurer(
-        rules={"ramp": rule}, variables=Variables(tmp_path, {}), targets={}, root=tmp_path, environment={}
-    )
+    rules = [WaveRule(name="ramp", growth=Growth.EXPONENTIAL, gate=rule)]
+    one = GateMeasurer(rules=rules, variables=Variables(tmp_path, {}), targets={}, root=tmp_path, environment={})
 
     result = one.measure("ramp-12", rule.described(), DONE)
 

@@ -10,6 +10,7 @@ from orchestrator import recoveries
 from orchestrator.outcomes import FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
 from orchestrator.recoveries import Past
+from orchestrator.tenants import Transaction
 from orchestrator.testing import a_failure, a_job, a_plan, a_target, a_wave, an_outcome
 
 TODAY = datetime.date(2026, 11, 22)
@@ -168,6 +169,13 @@ def test_a_target_that_could_not_be_read_at_first_gets_a_job_once_it_can() -> No
     rest = recoveries.remaining(before, before.is_left, late)
     assert due(rest) == ["late"]
     assert [outcome.target for outcome in rest.settled] == ["early"]
+
+
+def test_a_late_job_commits_as_often_as_the_others_of_its_plan() -> None:
+    unread = an_outcome("late", Status.DEFERRED, reason=Reason(code="server_down", text="down"), wave=None)
+    plan = a_plan(a_job("early", transaction=Transaction.REVISION), settled=[unread])
+    [late] = recoveries.late_jobs(past(plan), lambda *_: Route(path=("r002",), wanted=NEW), recoveries.waits)
+    assert late.transaction is Transaction.REVISION
 
 
 def test_a_target_that_still_cannot_be_read_stays_as_it_is() -> None:
