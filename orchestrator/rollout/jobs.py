@@ -119,7 +119,7 @@ class JobDrive:
         outcomes = {name: self._known(name) for name in job.after}
         barred = next((found for found in outcomes.values() if found and not self._satisfies(found)), None)
         if barred:
-            self._keep(job, bar(job, barred))
+            self._keep(job, bar(job, barred), at_once=False)
             return
         self._backlog.add(job, (name for name, found in outcomes.items() if found is None and name in self._jobs))
 
@@ -143,8 +143,7 @@ class JobDrive:
             else:
                 self._backlog.leave(job)
                 put_off = self._put_off_as(job, Status.DEFERRED, reason)
-                # The end of the run writes those at once of whom nothing else is to be told: they may be thousands.
-                self._keep(job, put_off, at_once=put_off.attempts > 0)
+                self._keep(job, put_off, at_once=False)
 
     def _room(self, wave: Wave) -> int:
         """Jobs that may be in flight at once."""
@@ -243,13 +242,17 @@ class JobDrive:
         self.notify(JobDeferred(outcome=put_off, delay_s=again.delay))
 
     def _keep(self, job: Job, outcome: Outcome, *, at_once: bool = True) -> None:
-        """Record the outcome of a job, and of those behind it that can no longer run; then look at the budgets."""
+        """Take in the outcome of a job, and of those behind it that can no longer run; then look at the budgets.
+
+        What nothing was done to need not be recorded at once: the end of the run writes all of those together, and they
+        may be thousands.
+        """
         arrived = deque([(job, outcome)])
         while arrived:
             latest, found = arrived.popleft()
             self._finished[latest.target] = found
             self._put_off.pop(latest.target, None)
-            if at_once or found.attempts:
+            if found.attempts or (at_once and latest is job):
                 self._record(found)
             self.notify(JobFinished(outcome=found))
             if self._satisfies(found):
@@ -295,7 +298,7 @@ class JobDrive:
             for job in self._backlog.take_out(name):
                 if job.target != but:
                     tried = self._put_off.get(job.target) or job.outcome(Status.DEFERRED)
-                    self._keep(job, dataclasses.replace(tried, reason=reason))
+                    self._keep(job, dataclasses.replace(tried, reason=reason), at_once=False)
 
     # -- halting ------------------------------------------------------------------------------------------------
 

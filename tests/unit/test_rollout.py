@@ -284,8 +284,10 @@ class TestDependencies:
         assert reasons["b"].text.startswith("a must be done first")
         assert reasons["c"] is not None
         assert reasons["c"].text.startswith("b must be done first")
-        assert {outcome.target for outcome in driven.ledger.outcomes(driven.run)} == {"a", "b", "c", "d"}
         assert [event.outcome.target for event in driven.finished][:3] == ["a", "b", "c"]
+        # The end of the run writes the others: there may be thousands of them.
+        assert {outcome.target for outcome in driven.ledger.outcomes(driven.run)} == {"a", "d"}
+        assert {outcome.target for outcome in conclusion.unrecorded} == {"b", "c"}
 
     def test_a_thousand_targets_behind_a_failed_one(self) -> None:
         chain = [a_job(f"t{number}", after=(f"t{number - 1}",)) for number in range(1, 3000)]

@@ -250,7 +250,7 @@ class TestLeases:
         driven = drive(a_plan(a_wave("a", "b", a_job("c", after=("a",)), concurrency=1)), a=Status.FAILED)
         conclusion = driven.end()
         assert statuses(conclusion) == {"a": "failed", "b": "not_started", "c": "skipped"}
-        assert [outcome.target for outcome in conclusion.unrecorded] == ["b"]
+        assert [outcome.target for outcome in conclusion.unrecorded] == ["b", "c"]
 
 
 class TestRunsThatGoOn:

@@ -121,7 +121,13 @@ class TestAServerThatIsDown:
         assert put_off.reason.code == "server_down"
         assert put_off.reason.text == "s1 is down, it failed for s1-0: connection refused"
         assert (conclusion.status, conclusion.exit_code) == (RunStatus.FAILED, ExitCode.FAILURES)
-        assert conclusion.unrecorded == ()
+
+    def test_thousands_behind_it_are_no_thousands_of_writes(self) -> None:
+        world = World(fleet("s1", each=100, cap=1), down())
+        conclusion = world.run()
+        tried = {job.target for _, job in world.tries}
+        assert len(tried) == 5
+        assert {outcome.target for outcome in conclusion.unrecorded} == set(statuses(conclusion)) - tried
 
     def test_no_more_than_five_tries_come_after_those_in_flight(self) -> None:
         world = World(fleet("s1", each=100, cap=8), down())
