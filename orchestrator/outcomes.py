@@ -213,6 +213,11 @@ class GateResult:
     measurements: int = 1
     at: datetime.datetime | None = None
 
+    @property
+    def is_overruled(self) -> bool:
+        """Whether a person has the word instead of what was measured."""
+        return self.kind == "person"
+
     def to_json(self) -> dict[str, Any]:
         """As in the report."""
         return {

@@ -64,7 +64,7 @@ class WaveTally:
     def answer(self, result: GateResult) -> None:
         """Take in what its gate came to, once or in all."""
         self.asked = max(self.asked + 1, result.measurements)
-        overruled = result.kind == "person"
+        overruled = result.is_overruled
         match result.verdict:
             case Verdict.PASSED if self.asked < self.measurements and not overruled:
                 pass

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.errors import ExitCode
-from orchestrator.outcomes import GateResult, Outcome, RunStatus
+from orchestrator.outcomes import GateResult, Outcome, RunStatus, Verdict
 from orchestrator.plans import Command, Job, Plan
 
 #: a holder says so often that it lives, and is taken for dead after so long without
@@ -121,6 +121,11 @@ class WaveMark:
     gate: GateResult | None = None
     #: its pause is over, and its gate has passed or was overruled: the next wave may start
     passed: bool = False
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether its gate has passed by its own word, and not by that of a person."""
+        return self.gate is not None and self.gate.verdict is Verdict.PASSED and not self.gate.is_overruled
 
     @property
     def holds(self) -> bool:

@@ -82,8 +82,10 @@ class Rollout(JobDrive):
             self._receive_all()
             if self._halted:
                 break
+            later = self._plan.waves[place + 1 :]
+            self._reopen_gate(wave, later)
             self._run_wave(wave)
-            self._pass_on(wave, self._plan.waves[place + 1 :])
+            self._pass_on(wave, later)
         unfinished = self._sweep() or (self._awaits_gate() and self._is_over(self._plan.waves[-1]))
         self._drop_stuck()
         return self._conclude(unfinished=unfinished)
@@ -121,6 +123,13 @@ class Rollout(JobDrive):
             holds = bool(wave.gate) or (bool(wave.pause) and wave.name != self._plan.waves[-1].name)
             self.marks.finish(wave.name, heard, changed=changed, holds=holds)
             self.notify(WaveFinished(wave=wave.name))
+
+    def _reopen_gate(self, wave: Wave, later: Sequence[Wave]) -> None:
+        """Targets that are done only now were no part of what a gate has measured; a person's word holds for all."""
+        mark = self.marks[wave.name]
+        decides = not later or any(other.jobs for other in later)
+        if wave.jobs and decides and mark.passed and mark.has_answer:
+            self.marks.reopen(wave.name)
 
     def _has_work(self, wave: Wave) -> bool:
         """Start what may start; whether there is anything to wait for after that."""

@@ -61,7 +61,8 @@ class Intermissions:
         """Wait as long as the wave says, and ask its gate; halts when the next one may not begin."""
         if self._is_overruled(wave):
             return
-        self._bake(wave)
+        if not self._stage.marks[wave.name].has_answer:
+            self._bake(wave)
         if self._stage.is_halted:
             return
         if wave.gate is None:

@@ -20,6 +20,7 @@ class Marks:
         self._clock = clock
         self._lose = lose
         self._known: dict[str, WaveMark] = {}
+        self._reopened: set[str] = set()
 
     def recall(self) -> None:
         """Read what earlier runners of the run have written; raises `LedgerError`."""
@@ -37,15 +38,22 @@ class Marks:
         if self[wave].started_at is None:
             self.change(wave, started_at=self._clock.utc())
 
+    def reopen(self, wave: str) -> None:
+        """The gate of the wave has passed, and more of the wave is about to be done: what it said may hold no more."""
+        self._reopened.add(wave)
+        self.change(wave, passed=False)
+
     def finish(self, wave: str, heard: int, *, changed: bool = True, holds: bool = True) -> None:
         """All jobs of the wave have ended: its pause begins, unless it is over already.
 
         One that has begun goes on where this runner has `changed` no target of the wave. A wave that `holds` nothing
-        has neither pause nor gate, so it is passed with its last job.
+        has neither pause nor gate, so it is passed with its last job. What a gate said holds if nothing has changed.
         """
         mark = self[wave]
         if not holds:
             self.change(wave, finished_at=self._clock.utc(), heard=heard, passed=True)
+        elif not changed and wave in self._reopened:
+            self.change(wave, passed=True)
         elif not mark.passed and (changed or mark.finished_at is None):
             self.change(wave, finished_at=self._clock.utc(), heard=heard)
 

@@ -12,7 +12,7 @@ from orchestrator.ledger import RequestKind
 from orchestrator.outcomes import RunStatus, Status, Verdict
 from orchestrator.plans import UNTIL_CONTINUED, Plan
 from orchestrator.rollout import StopCause
-from orchestrator.testing import a_plan, a_wave
+from orchestrator.testing import a_job, a_plan, a_wave
 from tests.unit.rollout_drives import statuses
 from tests.unit.rollout_worlds import GATE, OPS, World, answer, resumed, wave
 
@@ -241,6 +241,58 @@ class TestGates:
         world.answers = [RuntimeError("no such thing")]
         assert world.drive().exit_code is ExitCode.PAUSED
         assert world.marks["canary"].gate is not None
+
+    def in_two_parts(self, verdict: Verdict) -> World:
+        """The gate of the last wave has passed without `b`, which is mended now; its pause is long over."""
+        world = World(a_plan(wave("a", "b", name="only", gate=GATE, pause=60.0), max_failures=1), {"b": Status.FAILED})
+        assert world.drive().status is RunStatus.FAILED
+        world.script = {}
+        world.begin()
+        world.answers = [answer(verdict)]
+        world.drive(resumed(world, "b"))
+        return world
+
+    def test_one_that_has_passed_is_asked_of_what_was_done_only_then(self) -> None:
+        world = self.in_two_parts(Verdict.PASSED)
+        assert world.conclusion.status is RunStatus.SUCCEEDED
+        assert world.asked == [("only", ("a",), pytest.approx(60.0)), ("only", ("b", "a"), pytest.approx(60.0))]
+
+    def test_one_that_has_passed_may_fail_by_what_was_done_only_then(self) -> None:
+        world = self.in_two_parts(Verdict.FAILED)
+        assert (world.conclusion.status, world.conclusion.exit_code) == (RunStatus.HALTED, ExitCode.FAILURES)
+        assert not world.marks["only"].passed
+
+    def test_one_that_has_passed_is_asked_when_its_next_runner_was_killed(self) -> None:
+        world = World(a_plan(wave("a", "b", name="only", gate=GATE), max_failures=1), {"b": Status.FAILED})
+        world.drive()
+        killed = dataclasses.replace(world.marks["only"], passed=False)
+        world.ledger.mark_wave(world.run, killed)
+        world.begin()
+        world.drive(resumed(world))
+        assert len(world.asked) == 2
+
+    def test_one_that_has_passed_is_not_asked_where_nothing_was_done(self) -> None:
+        closed = dataclasses.replace(a_job("b"), window=("Sat 02:00-04:00",))
+        canary = wave("a", name="canary", gate=GATE)
+        later = wave("c", name="rest", window=("Sat 02:00-04:00",))
+        world = World(a_plan(dataclasses.replace(canary, jobs=(*canary.jobs, closed)), later))
+        assert world.drive().exit_code is ExitCode.PAUSED
+        world.begin()
+        assert world.drive(resumed(world)).exit_code is ExitCode.PAUSED
+        assert len(world.asked) == 1
+        assert world.marks["canary"].passed
+
+    def test_a_person_who_has_overruled_one_is_not_asked_again(self) -> None:
+        world = World(a_plan(wave("a", "b", name="only", gate=GATE), max_failures=1), {"b": Status.FAILED}, waits=False)
+        world.answers = [answer(Verdict.INCONCLUSIVE)]
+        assert world.drive().status is RunStatus.PAUSED
+        world.request(RequestKind.CONTINUE)
+        world.begin()
+        world.drive(resumed(world))
+        world.script = {}
+        world.begin()
+        assert world.drive(resumed(world, "b")).status is RunStatus.SUCCEEDED
+        assert len(world.asked) == 1
 
     def test_none_is_asked_of_a_retry_that_nothing_follows(self) -> None:
         plan = a_plan(wave("a", name="canary", gate=GATE, max_failures=0), wave("b", name="rest", gate=GATE))
