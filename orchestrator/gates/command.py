@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 from orchestrator.gates.questions import Finding, Patience, Question
@@ -46,7 +47,8 @@ def ask(question: Question) -> Finding:
             return Finding(Verdict.INCONCLUSIVE, f"`{(question.rule.command or ('',))[0]}` cannot be started: {said}")
     output = _Output()
     try:
-        ended = _follow(process, output, question.patience)
+        with _not_outliving_us(process):
+            ended = _follow(process, output, question.patience)
     finally:
         _kill(process)
     return _found(process.returncode, output) if ended else question.patience.over()
@@ -79,6 +81,33 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, patience: Patienc
         while not patience.is_over and output.take(stream):
             pass
     return True
+
+
+@contextlib.contextmanager
+def _not_outliving_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the command, with all that it has started, should this process be killed.
+
+    A shell reads from a pipe that nobody writes to: it comes to an end when this process does, whatever has ended it.
+    """
+    command = ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(process.pid)]
+    try:
+        watch = subprocess.Popen(
+            command,
+            env={},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        # Without a shell it is measured all the same.
+        yield
+        return
+    try:
+        yield
+    finally:
+        watch.kill()
+        watch.communicate()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

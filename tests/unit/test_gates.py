@@ -9,6 +9,9 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +206,28 @@ def test_no_piece_of_a_secret_is_told_where_much_was_left_out(tmp_path: Path) ->
     assert measure(script(tmp_path, "cat printed"), tmp_path).text == "ended with status 0: ok … bad"
     (tmp_path / "printed").write_text(printed.removesuffix("\nbad\n") + "y" * 5)
     assert measure(script(tmp_path, "cat printed"), tmp_path).text == "ended with status 0: ok"
+
+
+def test_a_command_does_not_outlive_a_runner_that_is_killed(tmp_path: Path) -> None:
+    script(tmp_path, "sleep 60 & echo $! > child; echo $$ > parent.new; mv parent.new parent; wait")
+    asking = textwrap.dedent("""
+        import pathlib
+        from orchestrator.gates import GateMeasurer
+        from orchestrator.registry.variables import Variables
+        from orchestrator.strategy import GateRule, WaveRule
+        rule, here = GateRule(command=("./smoke",)), pathlib.Path.cwd()
+        rules, variables = [WaveRule(name="canary", gate=rule)], Variables(here, {})
+        one = GateMeasurer(rules=rules, variables=variables, targets={}, root=here, environment={})
+        one.measure("canary", rule.described(), [])
+    """)
+    with subprocess.Popen([sys.executable, "-c", asking], cwd=tmp_path) as runner:
+        while not (tmp_path / "parent").exists():
+            assert runner.poll() is None
+            time.sleep(0.01)
+        runner.kill()
+
+    assert gone(int((tmp_path / "parent").read_text()))
+    assert gone(int((tmp_path / "child").read_text()))
 
 
 def test_a_command_without_an_end_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
