@@ -57,6 +57,9 @@ class Gauges:
                 counts = self._counts.setdefault(outcome.wave, collections.Counter())
                 counts[Status.NOT_STARTED] -= 1
                 counts[outcome.status] += 1
+                if self._status is RunStatus.PAUSED:
+                    # What was at work when the pause began ends in it, and nothing comes after that for long.
+                    self._written = 0.0
             case RunPaused() | RunContinued():
                 self._status = RunStatus.PAUSED if isinstance(event, RunPaused) else RunStatus.RUNNING
                 # A pause may be long, and nothing happens in it.

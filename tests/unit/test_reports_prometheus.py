@@ -117,6 +117,9 @@ def test_a_pause_is_written_when_it_begins_and_when_it_ends(tmp_path: Path) -> N
     gauges(RunPaused(cause="person", text="wave canary is done"))
     assert value(file.read_text(), "run_status", status="paused") == 1
 
+    gauges(JobFinished(outcome=testing.an_outcome("acme", Status.FAILED)))
+    assert value(file.read_text(), "targets", status="failed") == 1, "nothing may be written for hours after this"
+
     gauges(RunContinued(text="ada goes on"))
     assert value(file.read_text(), "run_status", status="running") == 1
 
