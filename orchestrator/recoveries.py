@@ -28,8 +28,12 @@ _OPEN_ENDS = (
     "{:,} of them stood where the run found them, and nobody knows whether its worker is at work there still: each is "
     "looked at again under its lock"
 )
-_FOR_RESUME = Reason(code="halted", text="was not begun, and is left for `orchestrate resume`")
+_FOR_RESUME = Reason(
+    code="halted", text="only what had failed was done again; the rest is left for `orchestrate resume`"
+)
 _NEVER = Reason(code="halted", text="the run ended before its turn")
+#: codes of what stopped an earlier runner; one that waits for a person waits on
+_OVER = frozenset({"halted", "interrupted"})
 _VERIFIED = Reason(code="verified", text="its runner died after the commit; the version was read again")
 
 
@@ -358,8 +362,9 @@ def _rest(wave: Wave, past: Past, due: Collection[str]) -> Wave:
 def _left(past: Past, job: Job) -> Outcome:
     """A job that is not due now. What had stopped it, a failure perhaps that is mended now, may hold no more."""
     outcome = past.outcomes.get(job.target) or job.outcome(Status.NOT_STARTED, reason=_NEVER)
-    halted = outcome.status is Status.NOT_STARTED and outcome.reason is not None and outcome.reason.code == "halted"
-    return dataclasses.replace(outcome, reason=_FOR_RESUME) if halted else outcome
+    was_stopped = outcome.reason is not None and outcome.reason.code in _OVER
+    is_left = outcome.status is Status.NOT_STARTED and was_stopped
+    return dataclasses.replace(outcome, reason=_FOR_RESUME) if is_left else outcome
 
 
 def _is_done_by_others(past: Past, job: Job) -> bool:

@@ -201,7 +201,7 @@ def test_what_had_stopped_a_run_is_not_told_any_more_once_it_is_mended(folder: P
         assert retried is not None
         assert retried.status is RunStatus.HALTED
         assert {one.reason.text for one in retried.outcomes if one.reason} == {
-            "was not begun, and is left for `orchestrate resume`"
+            "only what had failed was done again; the rest is left for `orchestrate resume`"
         }
 
 

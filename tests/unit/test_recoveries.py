@@ -6,6 +6,8 @@ import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
 
+import pytest
+
 from orchestrator import recoveries
 from orchestrator.outcomes import FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Command, Condition, Found, Job, Plan, Route
@@ -103,6 +105,15 @@ def test_a_retry_takes_up_failures_only_and_keeps_the_rest_as_never_started() ->
         "never": Status.NOT_STARTED,
         "done": Status.UPGRADED,
     }
+
+
+@pytest.mark.parametrize(("code", "stays"), [("halted", False), ("interrupted", False), ("paused", True)])
+def test_what_stopped_an_earlier_runner_is_not_why_a_retry_stops(code: str, stays: bool) -> None:
+    stopped = Reason(code=code, text="why it stopped then")
+    outcomes = [an_outcome("failed", Status.FAILED), an_outcome("never", Status.NOT_STARTED, reason=stopped)]
+    before = past(a_plan("failed", "never"), outcomes)
+    (never,) = recoveries.remaining(before, before.is_failed).settled
+    assert (never.reason == stopped) is stays
 
 
 def test_waves_keep_their_jobs_and_their_order() -> None:
