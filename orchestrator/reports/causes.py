@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from orchestrator.outcomes import DONE, FAILING, Failure, Outcome, Status
+from orchestrator.errors import ExitCode
+from orchestrator.outcomes import DONE, FAILING, Failure, Outcome, Report, Status
+from orchestrator.rollout.conclusions import blames
 
 Item = TypeVar("Item")
 
 #: said of a lost target that nothing more is known of
 LOST = "the worker died; the next run reads the version first"
+#: a run that ended so blames nobody
+_GOOD_ENDS = frozenset({ExitCode.OK, ExitCode.PAUSED})
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], object]) -> list[list[Item]]:
@@ -27,9 +31,19 @@ def failure_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
 
 
 def left_alone_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """What was skipped, deferred or not provisioned, by reason; what a halt kept from starting has only a number."""
+    """What was skipped, deferred or not provisioned, by reason; what a halt kept from starting has only a number.
+
+    What makes a run end badly comes first: there may be room for a few groups only.
+    """
     quiet = DONE | FAILING | {Status.NOT_STARTED}
-    return grouped((outcome for outcome in outcomes if outcome.status not in quiet), _reason_key)
+    groups = grouped((outcome for outcome in outcomes if outcome.status not in quiet), _reason_key)
+    return sorted(groups, key=lambda group: not blames(group[0]))
+
+
+def is_blamed(outcome: Outcome, report: Report) -> bool:
+    """Whether the run ended badly because of a target that it left alone."""
+    waits = outcome.status in FAILING | {Status.NOT_STARTED, Status.DEFERRED}
+    return not waits and report.exit_code not in _GOOD_ENDS and blames(outcome)
 
 
 def cause_text(failure: Failure) -> str:

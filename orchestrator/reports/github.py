@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.outcomes import Outcome, Report, RunStatus, Status
+from orchestrator.outcomes import FAILING, Outcome, Report, RunStatus, Status
 from orchestrator.redaction import scrub
 from orchestrator.reports import advice, causes, markdown, words, workflow
 
@@ -18,8 +18,12 @@ NAMES = 5
 
 
 def annotated(report: Report) -> Iterator[str]:
-    """An error for each cause of failure, a warning for what is left to do; a run that went well says nothing."""
-    groups = causes.failure_groups(report.outcomes)
+    """An error for each cause of failure, a warning for what is left to do; a run that went well says nothing.
+
+    Targets that were left alone are a cause where the run ended badly because of them.
+    """
+    blamed = (outcome for outcome in report.outcomes if causes.is_blamed(outcome, report))
+    groups = [*causes.failure_groups(report.outcomes), *causes.left_alone_groups(blamed)]
     told = groups if len(groups) <= ANNOTATIONS else groups[: ANNOTATIONS - 1]
     for group in told:
         yield _error(group)
@@ -46,9 +50,12 @@ def summarise(report: Report, file: Path) -> bool:
 def _error(group: Sequence[Outcome]) -> str:
     first = group[0]
     failure = first.failure
-    title = f"{len(group):,} {first.status.value}"
+    title = f"{len(group):,} {first.status.value.replace('_', ' ')}"
     names = words.some([outcome.target for outcome in group], NAMES)
-    if failure is None:
+    if first.status not in FAILING:
+        title += f": {first.reason.code.replace('_', ' ')}" if first.reason else ""
+        told = [first.reason.text] if first.reason else []
+    elif failure is None:
         told = [first.reason.text if first.reason else causes.LOST]
     else:
         title += f": {causes.cause_text(failure)}"

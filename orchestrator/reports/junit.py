@@ -7,11 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from orchestrator.errors import ExitCode
 from orchestrator.outcomes import DONE, Outcome, Report, Status
 from orchestrator.redaction import scrub
 from orchestrator.reports import causes, figures, words
-from orchestrator.rollout.conclusions import blames
 
 WITHOUT_WAVE = "without a wave"
 MESSAGE_LENGTH = 500
@@ -19,8 +17,6 @@ MESSAGE_LENGTH = 500
 STATEMENT_LENGTH = 2_000
 #: legal characters of Unicode that XML does not allow
 _NOT_IN_XML = re.compile("[\ufffe\uffff]")
-#: a run that ended so blames nobody
-_GOOD_ENDS = frozenset({ExitCode.OK, ExitCode.PAUSED})
 
 
 def render(report: Report) -> str:
@@ -74,8 +70,7 @@ def _case(outcome: Outcome, report: Report) -> ElementTree.Element:
         case.append(_failure(outcome))
         return case
     reason = f"{outcome.reason.code}: {outcome.reason.text}" if outcome.reason else outcome.status.value
-    waits = outcome.status in (Status.NOT_STARTED, Status.DEFERRED)
-    if waits or report.exit_code in _GOOD_ENDS or not blames(outcome):
+    if not causes.is_blamed(outcome, report):
         ElementTree.SubElement(case, "skipped", message=_text(_short(reason)))
         return case
     # The run ended badly because of it, so a green list of cases would be a riddle.

@@ -97,6 +97,12 @@ def test_what_was_left_alone_is_grouped_by_reason() -> None:
     assert "1 not provisioned\n  stark" in shown
 
 
+def test_what_makes_the_run_fail_is_not_hidden_behind_what_does_not() -> None:
+    harmless = [skipped(f"{code}-{number}", code) for code in ("quarantined", "suspended", "past") for number in (1, 2)]
+
+    assert "1 skipped, unversioned" in text(report(*harmless, skipped("acme", "unversioned", "has tables")))
+
+
 def test_reasons_that_differ_are_shown_by_name() -> None:
     shown = text(report(*(skipped(f"t{n}", "absent", f"db{n} does not exist") for n in range(5))))
 

@@ -88,11 +88,24 @@ def test_a_cause_is_one_error() -> None:
         "-> Remove the duplicate rows of this tenant, then run `orchestrate retry`.%0A"
         "tenant-017, tenant-031, tenant-044, tenant-058, tenant-073 and 2 more"
     )
-    assert [line.split(" ")[0] for line in told] == ["::error", "::error", "::error", "::warning"]
+    assert [line.split(" ")[0] for line in told] == ["::error", "::error", "::error", "::error", "::warning"]
     assert told[-1] == (
         "::warning title=run halted%3A 14 deferred%2C 860 not started::"
         f"once mended: orchestrate retry {samples.RUN}%0Athen, for the rest: orchestrate resume {samples.RUN}"
     )
+
+
+@pytest.mark.parametrize(("exit_code", "says"), [(ExitCode.FAILURES, True), (ExitCode.OK, False)])
+def test_targets_that_were_left_alone_are_an_error_where_the_run_ended_badly_because_of_them(
+    exit_code: ExitCode, says: bool
+) -> None:
+    odd = [
+        samples.outcome("acme", Status.SKIPPED, reason=Reason(code="unversioned", text="has tables but no version")),
+        samples.outcome("hooli", Status.SKIPPED, reason=Reason(code="quarantined", text="restoring a backup")),
+    ]
+    told = list(github.annotated(samples.report(odd, RunStatus.FAILED, exit_code=exit_code)))
+
+    assert told == ["::error title=1 skipped%3A unversioned::has tables but no version%0Aacme"] * says
 
 
 def test_a_good_run_says_nothing() -> None:
@@ -112,7 +125,7 @@ def test_there_are_at_most_ten_errors_and_the_last_counts_the_rest() -> None:
     told = list(github.annotated(samples.hostile()))
 
     assert len(told) == 10
-    assert "title=5 other causes for 5 targets::" in told[-1]
+    assert "title=19 other causes for 19 targets::" in told[-1]
 
 
 def test_no_text_is_a_command_of_its_own() -> None:
