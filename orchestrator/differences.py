@@ -284,8 +284,12 @@ _ASPECTS: Sequence[tuple[Kind, Callable[[Item], str], tuple[str, str], bool]] = 
 def _strategy(then: Plan, now: Plan) -> Iterator[Difference]:
     if then.strategy != now.strategy:
         yield _rolled(f"the strategy is {now.strategy} now, and was {then.strategy}")
+    sizes = [sum(1 for _ in plan.jobs) for plan in (then, now)]
+    scaled = _scaled("the run", (then.max_failures, now.max_failures), sizes)
+    if scaled:
+        yield scaled
     changes = [
-        *_differing("failures allowed", _budget(then.max_failures), _budget(now.max_failures)),
+        *([] if scaled else _differing("failures allowed", _budget(then.max_failures), _budget(now.max_failures))),
         *_differing("deadline", _seconds(then.deadline), _seconds(now.deadline)),
         *_differing("freeze", _listed(then.freeze), _listed(now.freeze)),
         *_differing("targets ahead of the code", _allowed(then), _allowed(now)),
@@ -306,17 +310,37 @@ def _waves(then: Plan, now: Plan) -> Iterator[Difference]:
     if not before or not after:
         # Where nothing is to be done there are none, and why is told of the targets.
         return
-    for name in before:
+    due = {job.target for job in now.jobs}
+    for name, wave in before.items():
         if name not in after:
-            yield _rolled(f"wave {name} is gone")
+            is_over = due.isdisjoint(job.target for job in wave.jobs)
+            yield _rolled(f"wave {name} has nothing to do now" if is_over else f"wave {name} is gone")
     for name, wave in after.items():
         if name not in before:
             yield _rolled(f"wave {name} is new")
-        elif changes := list(_changed_wave(before[name], wave)):
-            yield _rolled(f"wave {name} changed: {'; '.join(changes)}")
+        else:
+            yield from _kept_wave(before[name], wave)
     common = [name for name in before if name in after]
     if common != [name for name in after if name in before]:
         yield _rolled(f"the waves have another order: {', '.join(after)}")
+
+
+def _kept_wave(before: Wave, after: Wave) -> Iterator[Difference]:
+    budgets = (before.max_failures, after.max_failures)
+    scaled = _scaled(f"wave {after.name}", budgets, [len(before.jobs), len(after.jobs)])
+    if scaled:
+        yield scaled
+        before = dataclasses.replace(before, max_failures=after.max_failures)
+    if changes := list(_changed_wave(before, after)):
+        yield _rolled(f"wave {after.name} changed: {'; '.join(changes)}")
+
+
+def _scaled(whose: str, budgets: tuple[int | None, int | None], sizes: Sequence[int]) -> Difference | None:
+    """Budgets that differ as the numbers of targets do: whoever wrote a percentage has changed nothing."""
+    then, now = budgets
+    if then is None or now is None or then == now or sizes[0] == sizes[1]:
+        return None
+    return _rolled(f"failures allowed in {whose} are {now:,} of {sizes[1]:,} now, and were {then:,} of {sizes[0]:,}")
 
 
 def _changed_wave(before: Wave, after: Wave) -> Iterator[str]:

@@ -193,6 +193,26 @@ def test_waves_that_changed_are_told_with_what_changed() -> None:
     assert told(plan(one, two), plan(two, one)) == ["the waves have another order: 2, 1"]
 
 
+def test_a_percentage_of_other_targets_is_no_change_of_the_strategy() -> None:
+    names = ("a", "b", "c", "d")
+    then = plan(testing.a_wave(*map(job, names), max_failures=2), max_failures=2)
+    now = plan(testing.a_wave(job("a"), job("b"), max_failures=1), max_failures=1)
+    assert told(then, now)[1:] == [
+        "failures allowed in the run are 1 of 2 now, and were 2 of 4",
+        "failures allowed in wave all are 1 of 2 now, and were 2 of 4",
+    ]
+
+
+def test_a_wave_that_is_done_has_not_gone_from_the_strategy() -> None:
+    canary = testing.a_wave(job("a", wave="canary"), name="canary")
+    rest = testing.a_wave(job("b", wave="rest"), name="rest")
+    done = settled("a", Status.UNCHANGED, "at_head", found=("r002",))
+    assert told(plan(canary, rest), plan(rest, settled=[done])) == [
+        "1 target is elsewhere than then: a r001 -> r002",
+        "wave canary has nothing to do now",
+    ]
+
+
 def test_a_limit_chooses_others_and_nobody_has_joined() -> None:
     limited = Question(selection={"limit": "1"})
     assert told(plan(job("a"), question=limited), plan(job("b"), question=limited)) == [
