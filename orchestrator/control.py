@@ -9,9 +9,9 @@ import dataclasses
 from typing import Any, Unpack
 
 from orchestrator.errors import UsageError
-from orchestrator.ledger import Holder, Ledger, RequestKind, Run
-from orchestrator.outcomes import DONE, Outcome, Report, RunStatus, Status
-from orchestrator.plans import Plan
+from orchestrator.ledger import Holder, Ledger, Request, RequestKind, Run, WaveMark
+from orchestrator.outcomes import DONE, Outcome, Report, RunStatus, Status, Verdict
+from orchestrator.plans import Plan, Wave
 from orchestrator.records import Host
 from orchestrator.rollout import Controls
 from orchestrator.running import Manner, Options
@@ -74,11 +74,13 @@ class Control:
         if not self._waits(book, found):
             hint = "it is at work" if is_live else f"it is {found.status}: see `orchestrate resume {found.id}`"
             raise UsageError(f"run {found.id} waits for nobody, so there is nothing to continue; {hint}")
-        if self._is_released(book, found):
+        controls, behind = Controls(book.requests(found.id)), _behind(book, found)
+        if controls.paused is None and behind is not None and controls.lets_pass(*behind):
             # Twice is once: a second word would cut short what the run waits for next.
             return Asked(run=found, live=is_live, text="has been told so already")
-        self._ask(book, found, RequestKind.CONTINUE, manner.holder)
-        return Asked(run=found, live=is_live, text="goes on" if is_live else "is gone on with")
+        asked = self._ask(book, found, RequestKind.CONTINUE, manner.holder)
+        controls.heed([asked])
+        return Asked(run=found, live=is_live, text=_what_follows(controls, behind) if is_live else "is gone on with")
 
     def skip(
         self,
@@ -140,9 +142,9 @@ class Control:
             raise UsageError(f"run {found.id} has ended already: {found.status}")
         return book, found
 
-    def _ask(self, book: Ledger, run: Run, kind: RequestKind, holder: Holder, **detail: Any) -> None:
+    def _ask(self, book: Ledger, run: Run, kind: RequestKind, holder: Holder, **detail: Any) -> Request:
         book.note(holder, "runs budget" if kind is RequestKind.BUDGET else kind.value, run=run.id, detail=detail)
-        book.request(run.id, holder, kind, detail)
+        return book.request(run.id, holder, kind, detail)
 
     @staticmethod
     def _waits(book: Ledger, run: Run) -> bool:
@@ -150,13 +152,6 @@ class Control:
         if run.status is RunStatus.PAUSED or Controls(book.requests(run.id)).paused is not None:
             return True
         return any(mark.holds for mark in book.wave_marks(run.id))
-
-    @staticmethod
-    def _is_released(book: Ledger, run: Run) -> bool:
-        """Whether somebody has said so since the run began to wait behind a wave, and it has not gone on yet."""
-        controls = Controls(book.requests(run.id))
-        waiting = [mark for mark in book.wave_marks(run.id) if mark.holds]
-        return controls.paused is None and bool(waiting) and controls.released > waiting[-1].heard
 
     @staticmethod
     def _skippable(book: Ledger, run: Run, target: str, *, is_live: bool) -> str:
@@ -178,6 +173,25 @@ class Control:
 def _is_live(book: Ledger, run: Run) -> bool:
     live = book.live()
     return live is not None and live.run == run.id
+
+
+def _behind(book: Ledger, run: Run) -> tuple[Wave, WaveMark] | None:
+    """The wave behind which a run waits, and how far it is with it."""
+    waiting = [mark for mark in book.wave_marks(run.id) if mark.holds]
+    waves = {wave.name: wave for wave in book.plan(run.id).waves} if waiting else {}
+    return (waves[waiting[-1].wave], waiting[-1]) if waiting else None
+
+
+def _what_follows(controls: Controls, behind: tuple[Wave, WaveMark] | None) -> str:
+    """What a live run does that has just been told to go on."""
+    if behind is None:
+        return "goes on"
+    wave, mark = behind
+    if not controls.lets_pass(wave, mark):
+        return f"goes on once the pause behind wave {wave.name} is over"
+    if mark.gate is not None and mark.gate.verdict is Verdict.INCONCLUSIVE:
+        return f"goes on past the gate of wave {wave.name}, which was inconclusive"
+    return "goes on" if wave.gate is None else f"goes on to the gate of wave {wave.name}"
 
 
 def _due(plan: Plan, wave: str | None) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from orchestrator.ledger.protocol import Request, RequestKind
-from orchestrator.outcomes import Reason
-from orchestrator.plans import Plan
+from orchestrator.ledger.protocol import Request, RequestKind, WaveMark
+from orchestrator.outcomes import Reason, Verdict
+from orchestrator.plans import UNTIL_CONTINUED, Plan, Wave
 
 
 class Controls:
@@ -16,7 +16,9 @@ class Controls:
     def __init__(self, requests: Sequence[Request] = ()) -> None:
         #: who has paused the run, None while it goes on
         self.paused: Request | None = None
-        #: id of the latest `continue` that ended no pause of a person: it ends the waiting behind a wave
+        #: id of the latest `continue`
+        self.continued = 0
+        #: id of the latest one that ended no pause of a person
         self.released = 0
         #: who said last that the run goes on
         self.continued_by = "somebody"
@@ -40,6 +42,16 @@ class Controls:
             self._take(request)
         return new
 
+    def lets_pass(self, wave: Wave, mark: WaveMark) -> bool:
+        """Whether somebody has said to go on since the run began to wait behind a wave as its mark tells.
+
+        Who ends the pause of a person cuts no bake time short by that. But where the run waits for a person as well,
+        one word is enough.
+        """
+        unmeasured = mark.gate is not None and mark.gate.verdict is Verdict.INCONCLUSIVE
+        awaited = unmeasured or (mark.gate is None and wave.pause == UNTIL_CONTINUED)
+        return (self.continued if awaited else self.released) > mark.heard
+
     def budgeted(self, plan: Plan) -> Plan:
         """The plan with as many failures tolerated as was asked for."""
         waves = (
@@ -54,7 +66,7 @@ class Controls:
             case RequestKind.PAUSE:
                 self.paused = request
             case RequestKind.CONTINUE:
-                self.continued_by = request.operator
+                self.continued_by, self.continued = request.operator, request.id
                 if self.paused is None:
                     self.released = request.id
                 self.paused = None

@@ -119,6 +119,7 @@ class Rollout(JobDrive):
         if not self._halted:
             ended = (known.status for known in map(self._finished.get, (job.target for job in wave.jobs)) if known)
             changed = any(status not in _UNTOUCHED for status in ended)
+            self.listen()
             heard = self.controls.heard if heard is None else heard
             holds = bool(wave.gate) or (bool(wave.pause) and wave.name != self._plan.waves[-1].name)
             self.marks.finish(wave.name, heard, changed=changed, holds=holds)
@@ -169,6 +170,7 @@ class Rollout(JobDrive):
         if self.marks[wave.name].passed or not (wave.pause or wave.gate) or not (followed or last_word):
             return
         if self.marks[wave.name].finished_at is None:
+            self.listen()
             self.marks.finish(wave.name, self.controls.heard)
         self._intermissions.behind(wave, [outcome for outcome in outcomes if outcome.status in DONE])
 

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from orchestrator.events import Event, GateAnswered, RunContinued, RunPaused
-from orchestrator.ledger.protocol import WaveMark
 from orchestrator.outcomes import GateResult, Outcome, Verdict
 from orchestrator.plans import UNTIL_CONTINUED, Gate, Wave
 from orchestrator.rollout.conclusions import HaltCause
@@ -44,6 +43,9 @@ class Stage(Protocol):
 
     def halt(self, cause: HaltCause, text: str) -> None:
         """Start nothing more."""
+
+    def listen(self) -> None:
+        """Take in what was asked until now."""
 
     def show(self, *, paused: bool) -> None:
         """Say in the ledger whether the run waits for a person."""
@@ -79,12 +81,12 @@ class Intermissions:
     def is_released(self, wave: Wave) -> bool:
         """Whether a person has said to go on since the run began to wait behind a wave."""
         mark = self._stage.marks[wave.name]
-        return mark.holds and self._is_released(mark)
+        return mark.holds and self._stage.controls.lets_pass(wave, mark)
 
     def _is_overruled(self, wave: Wave) -> bool:
         """Whether an earlier runner left a gate that could not be measured, and a person has said to go on since."""
         mark = self._stage.marks[wave.name]
-        if mark.gate is None or mark.gate.verdict is not Verdict.INCONCLUSIVE or not self._is_released(mark):
+        if mark.gate is None or mark.gate.verdict is not Verdict.INCONCLUSIVE or not self._is_released(wave):
             return False
         self._overrule(wave, mark.gate)
         return True
@@ -93,11 +95,11 @@ class Intermissions:
 
     def _bake(self, wave: Wave) -> None:
         mark = self._stage.marks[wave.name]
-        if wave.pause is None or self._is_released(mark):
+        if wave.pause is None or self._is_released(wave):
             return
         if wave.pause == UNTIL_CONTINUED:
             text = f"wave {wave.name} is done, and the strategy waits for somebody to continue"
-            self._hold("person", text, wave, lambda: self._is_released(self._stage.marks[wave.name]))
+            self._hold("person", text, wave)
             return
         assert mark.finished_at is not None
         ends = mark.finished_at + datetime.timedelta(seconds=float(wave.pause))
@@ -109,15 +111,15 @@ class Intermissions:
                 cause="bake", text=f"wave {wave.name} is done; the next one follows", wave=wave.name, seconds=left
             )
         )
-        self._wait_until(lambda: self._stage.clock.utc() >= ends or self._is_released(mark), seconds=left)
-        self._tell_continued("the pause was cut short" if self._is_released(mark) else "the pause is over")
+        self._wait_until(lambda: self._stage.clock.utc() >= ends or self._is_released(wave), seconds=left)
+        self._tell_continued("the pause was cut short" if self._is_released(wave) else "the pause is over")
 
-    def _hold(self, cause: str, text: str, wave: Wave, is_over: Callable[[], bool]) -> None:
+    def _hold(self, cause: str, text: str, wave: Wave) -> None:
         """Wait behind a wave for a person."""
-        if is_over():
+        if self._is_released(wave):
             return
         self._stage.notify(RunPaused(cause=cause, text=text, wave=wave.name))
-        self._wait_for_person(text, is_over)
+        self._wait_for_person(text, lambda: self._is_released(wave))
         self._tell_continued(f"continued by {self._stage.controls.continued_by}")
 
     def _wait_for_person(self, text: str, is_over: Callable[[], bool]) -> None:
@@ -136,8 +138,8 @@ class Intermissions:
             # That moment may be past and it is not over: when the clock on the wall was set back.
             self._stage.wait(until if until is not None and until > clock.now() else None)
 
-    def _is_released(self, mark: WaveMark) -> bool:
-        return self._stage.controls.released > mark.heard
+    def _is_released(self, wave: Wave) -> bool:
+        return self._stage.controls.lets_pass(wave, self._stage.marks[wave.name])
 
     def _tell_continued(self, text: str) -> None:
         if not self._stage.is_halted:
@@ -152,6 +154,7 @@ class Intermissions:
         self._stage.notify(GateAnswered(wave=wave.name, result=result))
         # What was asked before the answer was known cannot have been about it. All of it in one write: whoever goes on
         # with the run must not ask again what was answered.
+        self._stage.listen()
         passed = result.verdict is Verdict.PASSED
         self._stage.marks.change(wave.name, gate=result, heard=self._stage.controls.heard, passed=passed)
         text = f"the gate of wave {wave.name} {result.verdict}: {result.text}"
@@ -159,7 +162,7 @@ class Intermissions:
             self._stage.halt(HaltCause.GATE, text)
         elif result.verdict is Verdict.INCONCLUSIVE:
             text = f"the gate of wave {wave.name} is inconclusive: {result.text}"
-            self._hold("gate", text, wave, lambda: self._is_released(self._stage.marks[wave.name]))
+            self._hold("gate", text, wave)
             if not self._stage.is_halted:
                 self._overrule(wave, result)
 

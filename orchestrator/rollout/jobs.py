@@ -335,6 +335,14 @@ class JobDrive:
             self._heed_request(request)
         self._tell_pause(before)
 
+    def listen(self) -> None:
+        """Take in what people have asked until now: the heartbeat would bring it some seconds late."""
+        try:
+            self._outside.mailbox.deliver(self._ledger.requests(self._run))
+        except LedgerError:
+            logger.warning("what people ask of the run could not be read; the next heartbeat has it", exc_info=True)
+        self._heed_mail()
+
     def _tell_pause(self, before: Request | None) -> None:
         """That a person has paused the run, or continued it, since that was the last word."""
         after = self.controls.paused

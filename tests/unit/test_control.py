@@ -11,8 +11,10 @@ import pytest
 from orchestrator.control import Asked, Control
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.ledger import MemoryLedger, RequestKind, WaveMark, this_process
-from orchestrator.outcomes import Reason, RunStatus, Status
+from orchestrator.outcomes import GateResult, Reason, RunStatus, Status, Verdict
+from orchestrator.plans import UNTIL_CONTINUED
 from orchestrator.testing import a_plan, a_wave, an_outcome
+from tests.unit.rollout_worlds import GATE
 
 OPS = this_process("ops@here")
 
@@ -91,6 +93,34 @@ class TestContinuing:
         world.ledger.mark_wave(world.run, WaveMark(wave="canary", finished_at=world.ledger.run().started_at))
         assert [world.control.release().text for _ in range(2)] == ["goes on", "has been told so already"]
         assert [kind for kind, _ in world.asked()] == ["continue"]
+
+    @pytest.mark.parametrize(
+        ("wave", "verdict", "paused", "text"),
+        [
+            ({"pause": 600.0}, None, True, "goes on once the pause behind wave canary is over"),
+            ({"pause": 600.0, "gate": GATE}, None, False, "goes on to the gate of wave canary"),
+            ({"pause": UNTIL_CONTINUED}, None, True, "goes on"),
+            ({"pause": UNTIL_CONTINUED, "gate": GATE}, None, True, "goes on to the gate of wave canary"),
+            (
+                {"gate": GATE},
+                Verdict.INCONCLUSIVE,
+                True,
+                "goes on past the gate of wave canary, which was inconclusive",
+            ),
+        ],
+    )
+    def test_it_is_said_what_comes_next(
+        self, wave: dict[str, Any], verdict: Verdict | None, paused: bool, text: str
+    ) -> None:
+        world = World(live=True, **wave)
+        gate = None if verdict is None else GateResult(kind="command", verdict=verdict, text="no answer")
+        ended = world.ledger.run().started_at
+        world.ledger.mark_wave(world.run, WaveMark(wave="canary", finished_at=ended, gate=gate))
+        if paused:
+            world.control.pause()
+        assert world.control.release().text == text
+        if text != "goes on once the pause behind wave canary is over":
+            assert world.control.release().text == "has been told so already"
 
     def test_nobody_runs_it_so_whoever_continues_it_does(self) -> None:
         world = World(status=RunStatus.PAUSED)

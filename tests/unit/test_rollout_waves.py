@@ -77,6 +77,24 @@ class TestWaitingForAPerson:
         assert [event.cause for event in world.events(RunPaused)] == ["person"]
         assert [event.text for event in world.events(RunContinued)] == ["continued by ann@build7"]
 
+    @pytest.mark.parametrize("early", [True, False])
+    def test_one_word_ends_it_and_the_pause_of_a_person_with_it(self, early: bool) -> None:
+        plan = a_plan(wave("a", name="canary", pause=UNTIL_CONTINUED), wave("b", name="rest"))
+        world = World(dataclasses.replace(plan, deadline=3600.0))
+
+        def react(event: RunPaused) -> None:
+            asked = [request.kind for request in world.ledger.requests(world.run)]
+            if RequestKind.PAUSE not in asked:
+                world.request(RequestKind.PAUSE)
+            if event.wave == "canary" and RequestKind.CONTINUE not in asked:
+                world.request(RequestKind.CONTINUE)
+
+        world.on(RunPaused, react)
+        if early:
+            world.on(JobFinished, lambda _: world.reactions.pop(JobFinished) and world.request(RequestKind.PAUSE))
+        assert world.drive().status is RunStatus.SUCCEEDED
+        assert {event.text for event in world.events(RunContinued)} == {"continued by ann@build7"}
+
     def test_where_nobody_waits_the_run_ends_paused(self) -> None:
         world = World(a_plan(wave("a", name="canary", pause=UNTIL_CONTINUED), wave("b", name="rest")), waits=False)
         conclusion = world.drive()
@@ -223,6 +241,25 @@ class TestGates:
         world.answers = [answer(Verdict.INCONCLUSIVE)]
         world.on(RunPaused, lambda event: event.cause == "bake" and world.request(RequestKind.CONTINUE))
         assert world.drive().exit_code is ExitCode.PAUSED
+
+    def test_a_continue_that_the_runner_has_not_heard_yet_overrules_nothing_that_comes_after_it(self) -> None:
+        plan = self.plan()
+        plan = dataclasses.replace(plan, waves=(dataclasses.replace(plan.waves[0], pause=600.0), plan.waves[1]))
+        world = World(plan, waits=False)
+        world.answers = [answer(Verdict.INCONCLUSIVE), answer(Verdict.INCONCLUSIVE)]
+        # Said in the last moment of the bake time: the heartbeat would bring it after the answer.
+        world.on(RunContinued, lambda _: world.ledger.request(world.run, OPS, RequestKind.CONTINUE, {}))
+        assert world.drive().exit_code is ExitCode.PAUSED
+        world.begin()
+        assert world.drive(resumed(world)).exit_code is ExitCode.PAUSED
+
+    def test_nor_does_it_end_the_pause_behind_the_next_wave(self) -> None:
+        canary, early = wave("a", name="canary", pause=600.0), wave("b", name="early", pause=UNTIL_CONTINUED)
+        world = World(a_plan(canary, early, wave("c", name="rest")), waits=False)
+        world.on(RunContinued, lambda _: world.ledger.request(world.run, OPS, RequestKind.CONTINUE, {}))
+        world.drive()
+        world.begin()
+        assert world.drive(resumed(world)).exit_code is ExitCode.PAUSED
 
     def test_one_behind_the_last_wave_has_the_last_word(self) -> None:
         world = World(a_plan(wave("a", name="only", gate=GATE)))
