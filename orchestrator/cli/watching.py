@@ -32,8 +32,9 @@ def watch(common: Common, project: Project, named: str | None, wait: Callable[[f
         raise UsageError("no run has been recorded yet")
     run = _meant(ledger, named)
     try:
-        with progress.shown(common.screen, hint=HINT, lines=live.streams(common)) as shown:
-            _follow(common, ledger, Follower(ledger, run.id, shown), shown, wait)
+        if not _is_over(ledger, run):
+            with progress.shown(common.screen, hint=HINT, lines=live.streams(common)) as shown:
+                _follow(common, ledger, Follower(ledger, run.id, shown), shown, wait)
     except KeyboardInterrupt:
         common.screen.say(f"run {run.id} goes on; to look again: orchestrate runs watch {run.id}", Mood.WARNING)
         return ExitCode.INTERRUPTED

@@ -325,6 +325,7 @@ def test_a_run_that_has_ended_is_only_reported(invoke: Invoke, project: FakeProj
 
     assert result.exit_code == 0
     assert "succeeded" in result.stdout
+    assert "is on" not in result.stderr
 
 
 def test_without_any_run_there_is_nothing_to_watch(invoke: Invoke, project: FakeProject) -> None:
@@ -345,13 +346,15 @@ def test_a_ledger_that_is_away_for_a_while_is_waited_for(
         return look(self)
 
     monkeypatch.setattr(Follower, "look", flaky)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(watching, "MOST_FAILED_LOOKS", 3)
+        with pytest.raises(LedgerError):
+            watching.watch(Common(), project, None, lambda _: None)  # type: ignore[arg-type]
+    capfd.readouterr()
+
+    failures = iter([True] * 5)
     close = [lambda: runner.ledger.close_run(runner.run, RunStatus.SUCCEEDED, ExitCode.OK)]
     code = watching.watch(Common(), project, None, story(*[lambda: None] * 5, *close))  # type: ignore[arg-type]
 
     assert code == ExitCode.OK
     assert capfd.readouterr().err.count("cannot be reached; trying again") == 1
-
-    monkeypatch.setattr(watching, "MOST_FAILED_LOOKS", 3)
-    failures = iter([True] * 5)
-    with pytest.raises(LedgerError):
-        watching.watch(Common(), project, None, lambda _: None)  # type: ignore[arg-type]
