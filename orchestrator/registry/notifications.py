@@ -18,6 +18,7 @@ from orchestrator.registry.variables import Variables, take_apart
 
 #: pieces of an address that are taken for a secret: long enough, and no word
 _PIECE = re.compile(r"[^/:@?&=#]{8,}")
+_IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 
 
 Fill: TypeAlias = Callable[[str], str]
@@ -145,5 +146,9 @@ def _apprise(raw: str, fill: Fill) -> Receiver | None:
 
 
 def _remember_address(url: str, path: str) -> None:
-    """Addresses of chats are passwords in effect: the whole of it, and what in its path is no word."""
-    remember(url, *(piece for piece in (path, *_PIECE.findall(path)) if any(one.isdigit() for one in piece)))
+    """Addresses of chats are passwords in effect: the whole of it, and what in its path is no word.
+
+    The address of a host is none, though: others may be reached there as well, and are shown by it.
+    """
+    pieces = (path, *(piece for piece in _PIECE.findall(path) if not _IP.fullmatch(piece)))
+    remember(url, *(piece for piece in pieces if any(one.isdigit() for one in piece)))

@@ -104,6 +104,15 @@ def test_an_apprise_address_is_shown_by_its_kind(folder: Folder, monkeypatch: py
     ]
 
 
+def test_the_host_of_an_apprise_address_is_no_secret_where_it_is_an_ip_address(folder: Folder) -> None:
+    try:
+        receivers(folder, "{apprise: 'json://10.20.30.40:8080/hook-0123456789'}")
+        shown = redaction.scrub('server at "10.20.30.40", hook-0123456789')
+    finally:
+        redaction.forget()
+    assert shown == 'server at "10.20.30.40", ***'
+
+
 def test_an_apprise_address_without_apprise_says_what_to_install(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
