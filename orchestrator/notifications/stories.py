@@ -229,8 +229,8 @@ class Story:
     def _happening(self, moment: Moment, event: Event | None) -> str:
         match event:
             case RunStarted():
-                waves = len([wave for wave in self._plan.waves if wave.jobs])
-                return f"started: {sum(1 for _ in self._plan.jobs):,} targets in {waves:,} waves"
+                waves = [len(wave.jobs) for wave in self._plan.waves if wave.jobs]
+                return f"started: {_counted(sum(waves), 'target')} in {_counted(len(waves), 'wave')}"
             case WaveFinished(wave=wave):
                 return f"has finished wave {wave}: {_numbers_text(self._wave(wave)['counts'])}"
             case GateAnswered(wave=wave, result=result):
@@ -308,6 +308,10 @@ def _cause(cause: _Cause) -> dict[str, Any]:
 def _goal(revision: Sequence[str]) -> str:
     shown = ", ".join(revision[:3]) + (" and more" if len(revision) > 3 else "")
     return f" to {shown}" if shown else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _numbers_text(counts: Mapping[str, int]) -> str:

@@ -259,7 +259,7 @@ def test_a_webhook_is_posted_json(site: Service) -> None:
     (taken,) = site.taken
     headers = {name.lower(): value for name, value in taken.headers.items()}
     assert taken.path == "/hook"
-    assert taken.body["text"].startswith("billing test: upgrade to r002 started: 2 targets in 1 waves")
+    assert taken.body["text"].startswith("billing test: upgrade to r002 started: 2 targets in 1 wave")
     assert headers["content-type"] == "application/json"
     assert headers["authorization"] == "Bearer t0ken"
     assert (headers["x-orchestrate-event"], headers["x-orchestrate-delivery"]) == ("started", taken.body["id"])
