@@ -147,8 +147,8 @@ class WaveRule:
     concurrency: int | None = None
     #: None: 0, or no limit of its own for the last wave
     max_failures: Budget | None = None
-    #: never more jobs in flight than failures left plus one
-    strict: bool = False
+    #: never more jobs in flight than failures left plus one; None: as the strategy says
+    strict: bool | None = None
     #: seconds, or `UNTIL_CONTINUED`
     pause: float | str | None = None
     gate: GateRule | None = None

@@ -154,7 +154,7 @@ class _Shape:
             auto=at_once is None,
             order_by=order,
             max_failures=self._budget(rule, len(jobs), is_last=is_last),
-            strict=rule.strict or self.strategy.strict,
+            strict=self.strategy.strict if rule.strict is None else rule.strict,
             pause=rule.pause,
             gate=None if rule.gate is None else rule.gate.described(),
             window=window,

@@ -101,7 +101,7 @@ def _terms(plan: Plan, jobs: Sequence[Job], view: View) -> Iterator[Line]:
         yield Line("nothing to do")
         return
     waves = [wave for wave in plan.waves if wave.jobs]
-    if len(waves) == 1 and not _details(waves[0]):
+    if len(waves) == 1 and not _details(waves[0], is_last=True):
         yield Line(f"strategy {plan.strategy}: {waves[0].concurrency} at once, {_budget(plan.max_failures)} allowed")
     else:
         yield Line(f"strategy {plan.strategy}: {counted(len(waves), 'wave')}, {_budget(plan.max_failures)} allowed")
@@ -125,12 +125,12 @@ def _waves(waves: Sequence[Wave], view: View) -> Iterator[Line]:
     ]
     for wave, row in zip(waves, table(rows, right=frozenset({1, 2})), strict=True):
         yield Line(row)
-        details = _details(wave)
+        details = _details(wave, is_last=wave is waves[-1])
         if details:
             yield from wrapped("; ".join(details), view.width, indent=INDENT * 2, mood=Mood.FAINT)
 
 
-def _details(wave: Wave) -> list[str]:
+def _details(wave: Wave, *, is_last: bool) -> list[str]:
     details = []
     if wave.window:
         details.append(f"only {', '.join(wave.window)}")
@@ -138,7 +138,9 @@ def _details(wave: Wave) -> list[str]:
         details.append(f"in the order of label {wave.order_by}")
     if wave.strict:
         details.append("never more at once than failures left plus one")
-    then = [f"pause {_span(wave.pause)}"] if wave.pause is not None else []
+    # Behind the last wave only a gate is waited for.
+    pause = None if is_last and wave.gate is None else wave.pause
+    then = [] if pause is None else [f"pause {_span(pause)}"]
     if wave.gate is not None:
         then.append(f"gate: {wave.gate.kind} {shortened(wave.gate.text, 120)}")
     return [*details, *([f"then {', '.join(then)}"] if then else [])]

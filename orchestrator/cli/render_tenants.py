@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,11 @@ def _facts(facts: Sequence[tuple[str, str | None]]) -> Iterator[Line]:
 
 
 def _state(target: Target) -> str:
-    return target.tenant.state.value
+    """As runs see it: a state whose last day is over no longer holds."""
+    tenant = target.tenant
+    if tenant.state.value == "active" or not tenant.takes_part(datetime.datetime.now(datetime.UTC).date()):
+        return tenant.state.value
+    return f"active, was {tenant.state.value}"
 
 
 def _labels(target: Target) -> str:

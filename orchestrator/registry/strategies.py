@@ -66,7 +66,7 @@ def _wave(entry: WaveEntry) -> WaveRule:
         order_by=entry.order_by,
         concurrency=entry.concurrency,
         max_failures=entry.max_failures,
-        strict=bool(entry.strict),
+        strict=entry.strict,
         pause=entry.pause,
         gate=None if entry.gate is None else _gate(entry.gate),
         window=tuple(entry.window or ()),

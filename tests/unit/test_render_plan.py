@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from orchestrator.cli.render_causes import View
 from orchestrator.cli.render_plan import plan_lines
 from orchestrator.outcomes import Reason, Status
@@ -73,6 +75,14 @@ def test_waves_are_told_with_what_comes_after_them() -> None:
         "takes in tenants that join meanwhile",
         f"digest {made.digest}",
     ]
+
+
+def test_nobody_waits_behind_the_last_wave_without_a_gate() -> None:
+    gate = Gate(kind="command", text="./smoke", timeout=30.0, interval=10.0, count=1, digest="")
+    last = Wave(name="rest", jobs=(job("b"),), concurrency=1, pause=600.0)
+
+    assert "pause" not in text(plan(waves=(last,)))
+    assert "then pause 10m, gate: command ./smoke" in text(plan(waves=(dataclasses.replace(last, gate=gate),)))
 
 
 def test_a_fleet_that_is_everywhere_is_told_in_a_page() -> None:

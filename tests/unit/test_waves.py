@@ -53,6 +53,13 @@ def test_without_waves_all_jobs_are_in_one() -> None:
     assert rolled(jobs=[]) == ()
 
 
+def test_a_wave_may_be_strict_or_not_whatever_the_strategy_says() -> None:
+    rules = [WaveRule(name="a", size=Size(count=1), strict=said) for said in (None, True, False)]
+    for strategy in (True, False):
+        waves = [rolled(rule, jobs=[job("acme")], strict=strategy)[0].strict for rule in rules]
+        assert waves == [strategy, True, False]
+
+
 def test_first_match_wins_and_the_last_wave_takes_the_rest() -> None:
     jobs = [job("acme", tier="internal"), job("bix", tier="free"), job("cyb", tier="internal"), job("dux", tier="paid")]
     waves = rolled(
