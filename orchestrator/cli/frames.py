@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.cells import cell_len, set_cell_size
 
 from orchestrator.cli.pictures import BEHIND, Counts, Phase, Picture, WavePicture, WaveState
-from orchestrator.cli.progress import pause_text, rate_text
+from orchestrator.cli.progress import pause_text, rate_text, state_text
 from orchestrator.cli.render import counted, goal_text
 from orchestrator.cli.terminals import Mood, visible
 from orchestrator.reports.words import duration
@@ -190,26 +190,6 @@ def _wave(wave: WavePicture, names: int, numbers: int) -> Row:
     if wave.failed:
         parts.append(Part(f"  {wave.failed:,} failed", Mood.BAD))
     return (*parts, Part(f"  {text}", mood))
-
-
-def state_text(wave: WavePicture) -> tuple[str, Mood | None]:
-    """What a wave is at, in words."""
-    match wave.state:
-        case WaveState.BAKING:
-            return f"baking, {duration(wave.seconds_left or 0)} left", Mood.WARNING
-        case WaveState.ASKING:
-            number = f" {wave.asking[0]}/{wave.asking[1]}" if wave.asking else ""
-            return f"gate: asking{number}", Mood.WARNING
-        case WaveState.WAITING:
-            return "waiting for `orchestrate continue`", Mood.WARNING
-        case WaveState.REFUSED:
-            return f"gate failed: {wave.text}", Mood.BAD
-        case WaveState.RUNNING:
-            return "running", Mood.GOOD
-        case WaveState.NOT_STARTED:
-            return "not started", Mood.FAINT
-        case WaveState.DONE:
-            return "done", Mood.FAINT
 
 
 def _budget(picture: Picture) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli import deferred, terminals
-from orchestrator.cli.pictures import Picture
+from orchestrator.cli.pictures import BEHIND, Phase, Picture, WavePicture, WaveState
 from orchestrator.cli.render import counted
 from orchestrator.cli.tallies import Tally
 from orchestrator.cli.terminals import Mood, Screen
@@ -179,6 +179,11 @@ def progress_line(picture: Picture) -> str:
     counts, wave = picture.counts, picture.wave
     done, failed = (sum(getattr(one, name) for one in picture.waves) for name in ("done", "failed"))
     parts = [f"{done:,}/{picture.jobs:,} done", f"{failed:,} failed", f"{counts.running:,} running"]
+    # Nobody may take a run that waits for one that hangs.
+    if picture.phase is Phase.PAUSED:
+        parts.insert(0, "paused")
+    elif wave is not None and wave[1].state in BEHIND:
+        parts.insert(0, state_text(wave[1])[0])
     if wave is not None and len(picture.waves) > 1:
         parts.insert(0, f"wave {wave[0]}/{len(picture.waves)} {wave[1].name}")
     if counts.waiting:
@@ -192,6 +197,26 @@ def progress_line(picture: Picture) -> str:
     if known:
         parts.append(f"budget {min(known):,} left")
     return "  ".join(parts)
+
+
+def state_text(wave: WavePicture) -> tuple[str, Mood | None]:
+    """What a wave is at, in words."""
+    match wave.state:
+        case WaveState.BAKING:
+            return f"baking, {duration(wave.seconds_left or 0)} left", Mood.WARNING
+        case WaveState.ASKING:
+            number = f" {wave.asking[0]}/{wave.asking[1]}" if wave.asking else ""
+            return f"gate: asking{number}", Mood.WARNING
+        case WaveState.WAITING:
+            return "waiting for `orchestrate continue`", Mood.WARNING
+        case WaveState.REFUSED:
+            return f"gate failed: {wave.text}", Mood.BAD
+        case WaveState.RUNNING:
+            return "running", Mood.GOOD
+        case WaveState.NOT_STARTED:
+            return "not started", Mood.FAINT
+        case WaveState.DONE:
+            return "done", Mood.FAINT
 
 
 def rate_text(rate: float) -> str:

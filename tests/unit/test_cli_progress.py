@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,6 +114,18 @@ def test_a_line_tells_of_what_waits_and_of_the_tighter_budget() -> None:
     assert progress_line(picture) == (
         "1/9 done  0 failed  3 running  5 waiting to be tried again  12/min  budget 0 left"
     )
+
+
+def test_a_line_tells_that_a_run_waits_and_does_not_hang() -> None:
+    baking = WavePicture(
+        name="canary", state=WaveState.BAKING, total=1, done=1, failed=0, ended=1, failures_left=0, seconds_left=540.0
+    )
+    counts = Counts(done=1, failed=0, running=0, waiting=0, left_alone=0, not_started=8)
+    picture = a_picture(counts=counts, waves=(baking,), jobs=9, rate=None, seconds_left=None)
+
+    assert progress_line(picture) == "baking, 9m00s left  1/9 done  0 failed  0 running  budget 0 left"
+    paused = dataclasses.replace(picture, phase=Phase.PAUSED)
+    assert progress_line(paused) == "paused  1/9 done  0 failed  0 running  budget 0 left"
 
 
 @pytest.mark.parametrize(
