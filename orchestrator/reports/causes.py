@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from orchestrator.errors import ExitCode
 from orchestrator.outcomes import DONE, FAILING, Failure, Outcome, Report, Status
-from orchestrator.rollout.conclusions import blames
 
 Item = TypeVar("Item")
 
@@ -37,13 +36,13 @@ def left_alone_groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
     """
     quiet = DONE | FAILING | {Status.NOT_STARTED}
     groups = grouped((outcome for outcome in outcomes if outcome.status not in quiet), _reason_key)
-    return sorted(groups, key=lambda group: not blames(group[0]))
+    return sorted(groups, key=lambda group: not _blames(group[0]))
 
 
 def is_blamed(outcome: Outcome, report: Report) -> bool:
     """Whether the run ended badly because of a target that it left alone."""
     waits = outcome.status in FAILING | {Status.NOT_STARTED, Status.DEFERRED}
-    return not waits and report.exit_code not in _GOOD_ENDS and blames(outcome)
+    return not waits and report.exit_code not in _GOOD_ENDS and _blames(outcome)
 
 
 def cause_text(failure: Failure) -> str:
@@ -63,3 +62,10 @@ def _failure_key(outcome: Outcome) -> tuple[str | None, ...]:
 
 def _reason_key(outcome: Outcome) -> tuple[str | None, ...]:
     return (outcome.status.value, outcome.reason.code if outcome.reason else None)
+
+
+def _blames(outcome: Outcome) -> bool:
+    """Whether this outcome alone makes a run end badly."""
+    from orchestrator.rollout import blames  # noqa: PLC0415 - `--help` must stay fast
+
+    return blames(outcome)
