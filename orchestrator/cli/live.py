@@ -58,6 +58,7 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
     stream = _JsonLines(common) if common.output is Format.JSONL else None
     # The report comes first: nobody waits for it because a receiver of notifications hangs.
     with (
+        signals.finishing() as spare,
         _notified(common, project) as notifier,
         _reported(common, record, gauges, stream),
         progress.shown(common.screen, lines=streams(common)) as shown,
@@ -67,6 +68,7 @@ def run(action: Action[Answer_co], *, project: Project, common: Common, executio
             listeners.append(gauges)
         if stream is not None:
             listeners.append(stream)
+        spare()
         with signals.draining(stop, shown.tally, shown.announce):
             report = action(listeners=tuple(listeners), stop=stop, **execution.arguments())
         record.report = report
@@ -141,12 +143,13 @@ def _notified(common: Common, project: Project) -> Iterator[Notifier]:
 
 
 def _sent(common: Common, notifier: Notifier) -> Sequence[str]:
-    """Wait for what is not sent yet; Ctrl-C ends the wait, and not the command: the run is over."""
-    try:
-        with common.screen.waiting("sending notifications; Ctrl-C to leave it at that"):
-            return notifier.close()
-    except KeyboardInterrupt:
-        return notifier.close(0)
+    """Wait for what is not sent yet; Ctrl-C or SIGTERM ends the wait, and not the command: the run is over."""
+    with signals.leaving():
+        try:
+            with common.screen.waiting("sending notifications; Ctrl-C to leave it at that"):
+                return notifier.close()
+        except KeyboardInterrupt:
+            return notifier.close(0)
 
 
 @contextlib.contextmanager

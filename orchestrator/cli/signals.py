@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: the first drains it, the second stops it."""
+"""Ctrl-C and SIGTERM during a run, where the first drains it and the second stops it, and after its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestrator.cli import deferred
 from orchestrator.cli.tallies import Tally
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from orchestrator.rollout import StopSignal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+#: what `signal.signal` takes and gives back
+Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int | None"
 
 
 @contextlib.contextmanager
@@ -33,6 +36,48 @@ def draining(stop: StopSignal, tally: Tally, say: Callable[[str], None]) -> Iter
         first = stop.cause is None
         stop.request(causes.TERMINATED if number == signal.SIGTERM else causes.INTERRUPTED)
         say(announcement(tally, number, first=first))
+
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[Callable[[], None]]:
+    """Let a run that is over write its report: the first signal after its end is spared it, another one is not.
+
+    Gives what is to be called when the run begins.
+    """
+    previous: dict[signal.Signals, Handler] = {}
+
+    def restore(*_: object) -> None:
+        while previous:
+            signal.signal(*previous.popitem())
+
+    def spare() -> None:
+        if threading.current_thread() is threading.main_thread():
+            previous.update({number: signal.signal(number, restore) for number in SIGNALS})
+
+    try:
+        yield spare
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Let the first signal raise `KeyboardInterrupt`, whichever it is: to end a wait, and not the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        for each in SIGNALS:
+            signal.signal(each, lambda _number, _frame: None)
+        raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

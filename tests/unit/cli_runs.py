@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.cli import commands, options
+from orchestrator.cli import commands, options, signals
 from tests.unit.cli_fakes import FakeProject
 
 Invoke: TypeAlias = Callable[..., Result]
@@ -38,3 +39,12 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
         return CliRunner().invoke(commands, list(arguments), input=typed, prog_name="orchestrate")
 
     return run
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """Both signals raise KeyboardInterrupt where nobody handles them: SIGTERM would end the tests."""
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in signals.SIGNALS]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)

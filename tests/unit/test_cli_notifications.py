@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 
 import pytest
 
+from orchestrator.cli import signals
 from orchestrator.notifications import Message, Moment, Notifier, Subscription, Undelivered
 from orchestrator.outcomes import Status
 from orchestrator.plans import Command
 from orchestrator.selectors import Selection
 from tests.unit.cli_fakes import FakeProject
-from tests.unit.cli_runs import Invoke, invoke, project
+from tests.unit.cli_runs import Invoke, interrupted, invoke, project
 
-__all__ = ["invoke", "project"]
+__all__ = ["interrupted", "invoke", "project"]
 
 
 class Receiver:
@@ -74,8 +77,10 @@ def test_a_receiver_that_cannot_be_told_anything_is_said_at_once(invoke: Invoke,
     )
 
 
-def test_ctrl_c_ends_the_wait_and_not_the_command(
-    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_signal_ends_the_wait_and_not_the_command(
+    invoke: Invoke, project: FakeProject, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     hanging = threading.Event()
 
@@ -87,8 +92,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_command(
     close = Notifier.close
 
     def interrupted(self: Notifier, seconds: float = 15) -> tuple[str, ...]:
-        if seconds:
-            raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
         return close(self, seconds)
 
     monkeypatch.setattr(Notifier, "close", interrupted)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +15,12 @@ from orchestrator.cli.progress import PlainProgress, SilentProgress
 from orchestrator.cli.tallies import Tally
 from orchestrator.cli.terminals import Screen
 from orchestrator.events import JobStarted, RunStarted
+from orchestrator.reports import files
 from orchestrator.rollout import StopCause, StopSignal
 from tests.unit.cli_fakes import FakeProject, job, outcome, plan
-from tests.unit.cli_runs import Invoke, invoke, project
+from tests.unit.cli_runs import Invoke, interrupted, invoke, project
 
-__all__ = ["invoke", "project"]
+__all__ = ["interrupted", "invoke", "project"]
 
 
 def a_tally() -> Tally:
@@ -100,3 +103,32 @@ def test_a_signal_during_a_command_reaches_its_run(invoke: Invoke, project: Fake
     invoke("upgrade", "--all")
 
     assert project.ran["stop"].cause is StopCause.TERMINATED
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_signal_after_the_end_of_a_run_costs_it_no_report(
+    invoke: Invoke, project: FakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    write = files.write
+
+    def late(path: Path, text: str, *, option: str) -> None:
+        os.kill(os.getpid(), number)
+        write(path, text, option=option)
+
+    monkeypatch.setattr(files, "write", late)
+    result = invoke("upgrade", "--all", "--report", str(tmp_path / "report.json"))
+
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["exit_code"] == 0
+    assert "3  upgraded" in result.stdout
+    assert {signal.getsignal(each) for each in signals.SIGNALS} == {signal.default_int_handler}
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_report_that_hangs_can_be_left() -> None:
+    with signals.finishing() as spare:
+        spare()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
