@@ -182,6 +182,7 @@ class Project:
         each: bool = False,
         outside_windows: bool = False,
         deadline: float | None = None,
+        accept_shrink: bool = False,
     ) -> Plan:
         """Decide what a run would do, without doing anything.
 
@@ -191,7 +192,8 @@ class Project:
         wished = selection or _selection(tenants, selector)
         budget = _budget(max_failures)
         chosen = self.select(wished)
-        self._refuse_shrinkage()
+        if not accept_shrink:
+            self._refuse_shrinkage()
         guide = _Guide(self, chosen, command, revision)
         book = self._strategy(strategy)
         request = planner.Request(
@@ -234,11 +236,12 @@ class Project:
     def compare(self, plan: Plan) -> tuple[Plan | None, tuple[Difference, ...]]:
         """The plan that answers the question of an earlier one now, and what has changed between them.
 
-        No plan where the question makes no sense any more: whoever was named has left, or the strategy has.
+        No plan where the question makes no sense any more: whoever was named has left, or the strategy has. A fleet
+        that shrank is no refusal here: who has left is what the changes say.
         """
         asked = questions.asked_by(plan)
         try:
-            now = self.plan(**asked)
+            now = self.plan(**asked, accept_shrink=True)
         except UsageError as error:
             changes = (Difference(kind=differences.Kind.GOAL, text=line) for line in str(error).splitlines())
             return None, tuple(changes)
@@ -247,11 +250,13 @@ class Project:
     def verify(self, plan: Plan) -> Plan:
         """The same plan, made now: run this one.
 
-        Raises `StalePlan` when anything that the plan rests on has changed since, and says what.
+        Raises `StalePlan` when anything that the plan rests on has changed since, and says what; `Refused` when the
+        fleet shrank, though not by a target of the plan.
         """
         now, changes = self.compare(plan)
         if now is None or changes:
             raise questions.stale(plan, [change.text for change in changes], self.ledger_if_any())
+        self._refuse_shrinkage()
         return now
 
     def _files(self, plan: Plan) -> dict[str, Files]:

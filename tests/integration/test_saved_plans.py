@@ -204,6 +204,17 @@ def test_what_cannot_be_asked_any_more_is_stale_too(folder: Path) -> None:
     assert changes(folder, plan)[0].startswith("unknown tenant `c`")
 
 
+def test_who_has_left_is_named_though_the_fleet_is_much_smaller(folder: Path) -> None:
+    """One of four is more than a tenth: that alone would not say who it was."""
+    upgrade(folder, "d", revision="r003")
+    of_all, of_one = saved(folder), saved(folder, tenants=["a"])
+    leaves(folder)
+
+    assert changes(folder, of_all)[0] == "1 target left: c"
+    with load(folder) as project, pytest.raises(Refused, match="the registry has 3 targets, 1 fewer"):
+        project.verify(of_one)
+
+
 def test_the_run_of_a_stale_plan_is_named(folder: Path) -> None:
     plan = saved(folder)
     stop = StopSignal()
