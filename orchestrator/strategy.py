@@ -152,8 +152,8 @@ class WaveRule:
     #: seconds, or `UNTIL_CONTINUED`
     pause: float | str | None = None
     gate: GateRule | None = None
-    #: as `windows.Window.parse` reads them; any of them admits, none means always
-    window: tuple[str, ...] = ()
+    #: as `windows.Window.parse` reads them; any of them admits, an empty one always; None: as the strategy says
+    window: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

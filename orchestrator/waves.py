@@ -146,7 +146,7 @@ class _Shape:
         order = rule.order_by or self.strategy.order_by
         ordered = jobs if order is None else sorted(jobs, key=lambda job: _place(job.labels.get(order)))
         at_once = self._concurrency(rule)
-        window = () if self.limits.outside_windows else rule.window or self.strategy.window
+        window = self.strategy.window if rule.window is None else rule.window
         return Wave(
             name=rule.name,
             jobs=tuple(dataclasses.replace(job, wave=rule.name) for job in ordered),
@@ -157,7 +157,7 @@ class _Shape:
             strict=self.strategy.strict if rule.strict is None else rule.strict,
             pause=rule.pause,
             gate=None if rule.gate is None else rule.gate.described(),
-            window=window,
+            window=() if self.limits.outside_windows else window,
         )
 
     def _concurrency(self, rule: WaveRule) -> int | None:

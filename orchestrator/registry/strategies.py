@@ -69,7 +69,7 @@ def _wave(entry: WaveEntry) -> WaveRule:
         strict=entry.strict,
         pause=entry.pause,
         gate=None if entry.gate is None else _gate(entry.gate),
-        window=tuple(entry.window or ()),
+        window=None if entry.window is None else tuple(entry.window),
     )
 
 

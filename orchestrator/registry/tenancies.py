@@ -50,6 +50,7 @@ class Tenancies:
         settings = self._settings(name, given)
         names = {"tenant": name}
         labels = self._labels(settings, names)
+        self._refuse_forgotten_state(settings, name)
         names |= {f"label.{key}": value for key, value in labels.items()}
         tenant = Tenant(
             name=name,
@@ -108,6 +109,14 @@ class Tenancies:
     def _labels(self, settings: Settings, names: Mapping[str, str]) -> dict[str, str]:
         found = {key: self._filled(setting, names) for key, setting in settings_within(settings, "labels").items()}
         return {key: value for key, value in found.items() if value is not None}
+
+    def _refuse_forgotten_state(self, settings: Settings, name: str) -> None:
+        """Whoever says why, or until when, a tenant is left alone means that it is, and it would be migrated."""
+        said = next((key for key in ("reason", "until") if _value(settings, key) is not None), None)
+        if said is not None and _value(settings, "state") is None:
+            remedy = "add `state: quarantined` or `state: suspended`, or `state: active` where that is over"
+            mistake = Mistake(f"`{said}` is about a state, and there is none: the tenant is active", remedy)
+            self._complain(settings[said], mistake, name)
 
     def _text(self, settings: Settings, key: str, names: Mapping[str, str]) -> str | None:
         setting = settings.get(key)

@@ -43,6 +43,8 @@ BROKEN = [
     ("tenants: [acme]", "2:10", "`tenants` must be a mapping of keys", "write it like"),
     (tenants("acme: {state: actve}"), "3:17", "`state` cannot be `actve`", "did you mean `active`?"),
     (tenants("acme: {until: soon}"), "3:17", "`until`: not a date", "write it like 2026-12-01"),
+    (tenants(f"acme: {{{URL}, reason: restoring}}"), "3:42", "`reason` is about a state, and there is none", "`state:"),
+    (tenants(f"acme: {{{URL}, until: 2026-12-01}}"), "3:41", "`until` is about a state, and there is none", "is over"),
     (tenants("acme: {timeouts: {lock: 1 parsec}}"), "3:27", "`lock`: not a duration", "write it like 500ms"),
     (tenants("acme: {timeouts: {lock: 0}}"), "3:27", "`lock`: a duration is more than nothing", "10s"),
     ('servers: {"h:1": {concurrency: 0}}', "2:32", "`concurrency`: must be at least 1", ""),

@@ -196,6 +196,7 @@ def test_what_a_wave_is_like() -> None:
     assert (canary.gate.kind, canary.gate.text) == ("http", "https://app.internal/health")
     assert "s3cret-word" not in repr(canary)
     assert (rest.concurrency, rest.max_failures, rest.window) == (20, None, ("Sat 02:00-04:00",))
+    assert rolled(WaveRule(name="rest", window=()), jobs=jobs, window=("01:00-02:00",))[0].window == ()
     lifted = rolled(
         *rules, jobs=jobs, limits=Limits(concurrency=12, keep_going=True, outside_windows=True), concurrency=9
     )
