@@ -36,6 +36,10 @@ class Status(enum.StrEnum):
 FAILING = frozenset({Status.FAILED, Status.LOST})
 #: statuses in which the target is where it was wanted
 DONE = frozenset({Status.UPGRADED, Status.DOWNGRADED, Status.STAMPED, Status.UNCHANGED})
+#: code of a target that is at a revision which these scripts do not have
+AHEAD = "unknown_revision"
+#: reasons for leaving a target alone that mean that it has all that was wanted
+_SATISFIED = frozenset({"at_head", "past"})
 
 
 class FailureKind(enum.StrEnum):
@@ -145,6 +149,12 @@ class Outcome:
     mode: str = "online"
     reason: Reason | None = None
     failure: Failure | None = None
+
+    def satisfies(self, *, allow_ahead: bool) -> bool:
+        """Whether targets that come after this one may start."""
+        code = self.reason.code if self.reason else None
+        has_all = code in _SATISFIED or (allow_ahead and code == AHEAD)
+        return self.status in DONE or (self.status is Status.SKIPPED and has_all)
 
     @property
     def is_unread(self) -> bool:

@@ -103,7 +103,7 @@ def build(request: Request, found: Sequence[Found], guide: Guide) -> Plan:
         freeze=() if request.outside_windows else strategy.freeze,
         deadline=request.deadline or strategy.deadline,
         sweep=request.sweep if strategy.sweep else None,
-        notes=_notes(strategy, waves),
+        notes=(*_notes(strategy, waves), *_notes_of_order(request, jobs, settled)),
     )
 
 
@@ -115,6 +115,26 @@ def _notes(strategy: Strategy, waves: Sequence[Wave]) -> tuple[str, ...]:
         return ()
     noun = f"wave {empty[0]} has" if len(empty) == 1 else f"waves {', '.join(empty)} have"
     return (f"strategy {strategy.name}: {noun} nothing to do, so neither pause nor gate of it acts",)
+
+
+def _notes_of_order(request: Request, jobs: Sequence[Job], settled: Sequence[Outcome]) -> tuple[str, ...]:
+    """Who comes after a target that is left alone has a job, and will not be done."""
+    behind: dict[str, list[str]] = {}
+    for job in jobs:
+        for name in job.after:
+            behind.setdefault(name, []).append(job.target)
+    left = [one for one in settled if one.target in behind and not one.satisfies(allow_ahead=request.allow_ahead)]
+    barred, reached = set[str](), [one.target for one in left]
+    while reached:
+        new = set(behind.get(reached.pop(), ())) - barred
+        barred |= new
+        reached += new
+    if not barred:
+        return ()
+    noun = "target that is to be done comes" if len(barred) == 1 else "targets that are to be done come"
+    first = ", ".join(f"{one.target} ({one.status.value.replace('_', ' ')})" for one in left[:3])
+    more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
+    return (f"{len(barred):,} {noun} after {first}{more}, and will be left alone as well",)
 
 
 def _decide(request: Request, look: Found, guide: Guide) -> Job | Outcome:

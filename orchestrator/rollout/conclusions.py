@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import ExitCode, LeaseLost, OrchestratorError
 from orchestrator.ledger.protocol import WaveMark
-from orchestrator.outcomes import FAILING, Outcome, Reason, RunStatus, Status, Verdict, WaveSummary, count
+from orchestrator.outcomes import AHEAD, FAILING, Outcome, Reason, RunStatus, Status, Verdict, WaveSummary, count
 from orchestrator.plans import Plan
 from orchestrator.rollout.signals import StopCause
 
 #: reasons for leaving a target alone that leave nothing to be done about it
 HARMLESS = frozenset({"at_head", "past", "quarantined", "suspended", "concurrent", "skipped"})
-AHEAD = "unknown_revision"
 #: code of the failure of a target that stands behind a transaction pooler
 POOLER = "pooler"
 

@@ -23,13 +23,13 @@ from orchestrator.events import (
     RunPaused,
 )
 from orchestrator.ledger.protocol import Ledger, Request, RequestKind
-from orchestrator.outcomes import DONE, FAILING, FailureKind, Outcome, Reason, Status
+from orchestrator.outcomes import FAILING, FailureKind, Outcome, Reason, Status
 from orchestrator.plans import Job, Plan, Wave
 from orchestrator.rollout.admissions import Admissions
 from orchestrator.rollout.answers import answer_of, bar
 from orchestrator.rollout.backlog import Backlog
 from orchestrator.rollout.budgets import Budget
-from orchestrator.rollout.conclusions import AHEAD, Halt, HaltCause
+from orchestrator.rollout.conclusions import Halt, HaltCause
 from orchestrator.rollout.controls import Controls
 from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.gates import Outside
@@ -45,8 +45,6 @@ Submit: TypeAlias = Callable[[Job], Future[Outcome]]
 #: seconds in which a signal is noticed, at the latest
 LONGEST_SLEEP = 0.5
 
-#: reasons for leaving a target alone that mean that it has all that was wanted
-SATISFIED = frozenset({"at_head", "past"})
 #: what ends a run even though no job is left to start
 _ALWAYS_TOLD = frozenset({HaltCause.INTERRUPTED, HaltCause.LEDGER, HaltCause.GATE, HaltCause.PAUSED, HaltCause.SWEEP})
 
@@ -274,10 +272,7 @@ class JobDrive:
         return self._finished.get(target) or self._settled.get(target)
 
     def _satisfies(self, outcome: Outcome) -> bool:
-        """Whether targets that come after this one may start."""
-        code = outcome.reason.code if outcome.reason else None
-        ahead = self._plan.allow_ahead and code == AHEAD
-        return outcome.status in DONE or (outcome.status is Status.SKIPPED and (ahead or code in SATISFIED))
+        return outcome.satisfies(allow_ahead=self._plan.allow_ahead)
 
     # -- servers that take no jobs ------------------------------------------------------------------------------
 

@@ -39,8 +39,14 @@ class Chain:
         return Route(path=CHAIN[there:here][::-1], wanted=CHAIN[there - 1 : there] if there else ())
 
 
-def look(name: str = "acme", heads: tuple[str, ...] = ("r1",), condition: Condition | None = None, **tenant) -> Found:
-    target = Target(tenant=Tenant(name=name, **tenant), url=make_url(f"sqlite:////var/{name}.db"))
+def look(
+    name: str = "acme",
+    heads: tuple[str, ...] = ("r1",),
+    condition: Condition | None = None,
+    after: tuple[str, ...] = (),
+    **tenant,
+) -> Found:
+    target = Target(tenant=Tenant(name=name, **tenant), url=make_url(f"sqlite:////var/{name}.db"), after=after)
     found = condition or (Condition.VERSIONED if heads else Condition.EMPTY)
     return Found(target=target, condition=found, heads=heads)
 
@@ -164,6 +170,19 @@ def test_a_limit_counts_only_targets_that_are_due_and_makes_progress() -> None:
 def test_equal_plans_have_equal_digests_and_others_do_not() -> None:
     assert build(look()).digest == build(look()).digest
     assert build(look()).digest != build(look(heads=("r2",))).digest
+
+
+def test_who_waits_for_a_target_that_is_left_alone_is_said_so() -> None:
+    """They count as to do, and the run skips them."""
+    plan = build(
+        look("a", state=State.QUARANTINED),
+        look("b", after=("a",)),
+        look("c", after=("b",)),
+        look("d", heads=("r3",)),
+        look("e", after=("d",)),
+    )
+    assert [job.target for job in plan.jobs] == ["b", "c", "e"]
+    assert plan.notes == ("2 targets that are to be done come after a (skipped), and will be left alone as well",)
 
 
 def test_a_wave_without_anybody_is_said_so() -> None:
