@@ -133,7 +133,8 @@ class Control:
         book = self._host.ledger_if_any()
         runs = [] if book is None else list(book.open_runs())
         if book is None or (named is None and not runs):
-            raise UsageError(f"no open run to {verb}; see `orchestrate runs list`")
+            ended = "; `orchestrate resume RUN` takes up what one that has ended put off" if verb == "continue" else ""
+            raise UsageError(f"no open run to {verb}{ended}; see `orchestrate runs list`")
         if named is None:
             live = book.live()
             return book, next((run for run in runs if live is not None and run.id == live.run), runs[0])

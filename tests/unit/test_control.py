@@ -58,10 +58,12 @@ class TestPausing:
 
     def test_it_has_ended(self) -> None:
         world = World(status=RunStatus.SUCCEEDED)
-        with pytest.raises(UsageError, match="no open run to pause"):
+        with pytest.raises(UsageError, match="no open run to pause; see"):
             world.control.pause()
         with pytest.raises(UsageError, match="has ended already: succeeded"):
             world.control.pause(world.run)
+        with pytest.raises(UsageError, match="`orchestrate resume RUN` takes up what one that has ended put off"):
+            world.control.continue_()
 
 
 class TestContinuing:
