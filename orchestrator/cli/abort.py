@@ -30,4 +30,4 @@ def command(run: str | None, confirm: str | None, *, now: bool) -> None:
     aborted = project.runs.abort(run, now=now, confirm=confirm)
     lease = project.ledger.live() if aborted.live else None
     document = aborted_document(aborted, lease, () if aborted.live else project.report(aborted.run.id).outcomes)
-    documents.answer(common, document=document, rows=[document], lines=aborted_lines(document))
+    documents.answer(common, document=document, rows=[document], lines=aborted_lines(document, now=now))

@@ -40,15 +40,17 @@ def _standing(outcome: Outcome) -> dict[str, Any]:
     return {"target": outcome.target, "status": outcome.status.value, "at": at}
 
 
-def aborted_lines(document: Mapping[str, Any]) -> Iterator[Line]:
-    """The same as text."""
+def aborted_lines(document: Mapping[str, Any], *, now: bool) -> Iterator[Line]:
+    """The same as text; `now` says that what is at work was not to be waited for."""
     run = document["run"]["run"]
     if document["live"]:
-        yield Line(f"run {run} is asked to stop: nothing new starts in it", Mood.WARNING)
+        how = "stop at once: what is at work is cancelled" if now else "stop: nothing new starts in it"
+        yield Line(f"run {run} is asked to {how}", Mood.WARNING)
         runner = document["runner"]
         if runner is not None:
             where = f"process {runner['pid']} on {runner['host']}"
-            yield Line(f"  {runner['operator']} ends it when what is at work has ended: {where}")
+            when = "after that" if now else "when what is at work has ended"
+            yield Line(f"  {runner['operator']} ends it {when}: {where}")
         yield Line(f"see how it ended: orchestrate runs show {run}")
         return
     yield Line(f"run {run} is aborted; nobody was running it", Mood.WARNING)

@@ -184,6 +184,9 @@ def test_a_live_run_is_asked_to_stop_and_its_runner_is_named(
 
     assert f"run {earlier} is asked to stop" in shown
     assert "ann@build7 ends it when what is at work has ended: process 4711 on build7" in shown
+    at_once = invoke("abort", "--now", earlier).stdout
+    assert f"run {earlier} is asked to stop at once: what is at work is cancelled" in at_once
+    assert "ann@build7 ends it after that: process 4711 on build7" in at_once
     assert document["format"] == "orchestrate.abort/1"
     assert document["live"] is True
     assert document["runner"] == {"operator": "ann@build7", "host": "build7", "pid": 4711}
