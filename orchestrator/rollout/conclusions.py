@@ -44,6 +44,8 @@ class Halt:
     text: str
     #: why jobs are put off
     code: str = "halted"
+    #: the run waits for a person as well
+    paused: bool = False
 
     @property
     def status(self) -> Status:
@@ -53,6 +55,8 @@ class Halt:
     @property
     def reason(self) -> Reason:
         """What they are told."""
+        if self.paused:
+            return Reason(code="paused", text=self.text)
         own = {HaltCause.INTERRUPTED: "interrupted", HaltCause.PAUSED: "paused", HaltCause.DEFERRED: self.code}
         return Reason(code=own.get(self.cause, "halted"), text=self.text)
 
@@ -161,7 +165,8 @@ def _ending(
     # A drain that found nothing left to start has changed nothing: such a run ends like any other.
     undone = {Status.NOT_STARTED, Status.LOST, Status.DEFERRED} & {outcome.status for outcome in own}
     if interrupted and not error and (undone or left.unfinished):
-        return RunStatus.INTERRUPTED, interrupted.exit_code
+        # Whoever stops the runner of a run that waits for a person has not said that it may go on.
+        return RunStatus.PAUSED if halt and halt.paused else RunStatus.INTERRUPTED, interrupted.exit_code
     if isinstance(error, LeaseLost):
         return RunStatus.HALTED, error.exit_code
     not_started = [outcome for outcome in outcomes if outcome.status is Status.NOT_STARTED]

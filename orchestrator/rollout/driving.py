@@ -25,7 +25,7 @@ from orchestrator.rollout.delays import Clock
 from orchestrator.rollout.gates import Outside
 from orchestrator.rollout.intermissions import Intermissions
 from orchestrator.rollout.jobs import JobDrive, Submit
-from orchestrator.rollout.signals import StopSignal, draining_on_interrupt
+from orchestrator.rollout.signals import StopCause, StopSignal, draining_on_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +270,16 @@ class Rollout(JobDrive):
             text = f"waits for {', '.join(job.after)} in a circle; mend `after` in the registry"
             self._keep(job, job.outcome(Status.SKIPPED, reason=Reason(code="dependency_failed", text=text)))
 
+    def _note_pause(self) -> None:
+        """A run that is stopped while it waits for a person stays paused, unless it was to end by that."""
+        halt, person = self._halted, self.controls.paused
+        awaited = self._intermissions.awaited if person is None else f"paused by {person.operator}"
+        aborted = self._stop.cause is StopCause.ABORTED
+        if awaited and halt and halt.cause is HaltCause.INTERRUPTED and not aborted:
+            self._halted = dataclasses.replace(halt, paused=True, text=f"{awaited}; {halt.text}")
+
     def _conclude(self, *, unfinished: bool) -> Conclusion:
+        self._note_pause()
         halt = self._halted or Halt(cause=HaltCause.LEDGER, text="the run ended before its turn")
         known = self._finished | self._put_off
         not_started = [job for job in self._jobs.values() if job.target not in known]

@@ -58,6 +58,8 @@ class Intermissions:
         self._stage = stage
         self._ask = ask
         self._waits = waits
+        #: what the run waits for a person to say, or waited for when it was halted
+        self.awaited: str | None = None
 
     def behind(self, wave: Wave, done: Sequence[Outcome]) -> None:
         """Wait as long as the wave says, and ask its gate; halts when the next one may not begin."""
@@ -126,9 +128,11 @@ class Intermissions:
         if not self._waits:
             self._stage.halt(HaltCause.PAUSED, text)
             return
+        self.awaited = text
         self._stage.show(paused=True)
         self._wait_until(is_over)
         if not self._stage.is_halted:
+            self.awaited = None
             self._stage.show(paused=False)
 
     def _wait_until(self, is_over: Callable[[], bool], seconds: float | None = None) -> None:

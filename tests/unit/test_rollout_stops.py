@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 
 from orchestrator.errors import LedgerError
-from orchestrator.events import GateAnswered, JobStarted, RunPaused, WaveFinished
+from orchestrator.events import GateAnswered, JobStarted, RunContinued, RunPaused, WaveFinished
 from orchestrator.ledger import RequestKind, WaveMark
 from orchestrator.outcomes import Failure, FailureKind, GateResult, RunStatus, Status, Verdict
 from orchestrator.plans import UNTIL_CONTINUED, Job, Plan, Retries, Wave
@@ -26,6 +26,39 @@ def with_closed(each: Wave, target: str = "w") -> Wave:
     """The wave, and a target in it whose window does not open before Saturday."""
     closed = dataclasses.replace(a_job(target), wave=each.name, window=("Sat 02:00-04:00",))
     return dataclasses.replace(each, jobs=(*each.jobs, closed))
+
+
+class TestStoppedWhileItWaitsForAPerson:
+    """Whoever stops the runner has not said that the run may go on: what to type next is `continue`."""
+
+    @pytest.mark.parametrize("cause", [StopCause.INTERRUPTED, StopCause.TERMINATED])
+    def test_behind_a_wave(self, cause: StopCause) -> None:
+        world = World(a_plan(wave("a", name="canary", pause=UNTIL_CONTINUED), wave("b", name="rest")))
+        world.on(RunPaused, lambda _: world.stop.drain(cause))
+        conclusion = world.drive()
+        assert (conclusion.status, conclusion.exit_code) == (RunStatus.PAUSED, cause.exit_code)
+        reason = conclusion.outcomes[1].reason
+        assert reason is not None
+        assert reason.code == "paused"
+        assert reason.text.endswith(f"waits for somebody to continue; asked to stop ({cause})")
+
+    def test_in_the_middle_of_a_wave(self) -> None:
+        world = World(a_plan(wave("a", "b", name="canary")))
+        world.on(JobStarted, lambda _: world.request(RequestKind.PAUSE))
+        world.on(RunPaused, lambda _: world.stop.drain())
+        conclusion = world.drive()
+        assert (conclusion.status, statuses(conclusion)) == (RunStatus.PAUSED, {"a": "upgraded", "b": "not_started"})
+
+    def test_not_where_it_is_aborted(self) -> None:
+        world = World(a_plan(wave("a", name="canary", pause=UNTIL_CONTINUED), wave("b", name="rest")))
+        world.on(RunPaused, lambda _: world.stop.drain(StopCause.ABORTED))
+        assert world.drive().status is RunStatus.INTERRUPTED
+
+    def test_not_where_it_has_been_continued(self) -> None:
+        world = World(a_plan(wave("a", name="canary", pause=UNTIL_CONTINUED), wave("b", "c", name="rest")))
+        world.on(RunPaused, lambda _: world.request(RequestKind.CONTINUE))
+        world.on(RunContinued, lambda _: world.stop.drain())
+        assert world.drive().status is RunStatus.INTERRUPTED
 
 
 class TestTheLastWord:
