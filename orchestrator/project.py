@@ -236,13 +236,14 @@ class Project:
     def compare(self, plan: Plan) -> tuple[Plan | None, tuple[Difference, ...]]:
         """The plan that answers the question of an earlier one now, and what has changed between them.
 
-        No plan where the question makes no sense any more: whoever was named has left, or the strategy has. A fleet
-        that shrank is no refusal here: who has left is what the changes say.
+        No plan where the question makes no sense any more: whoever was named has left, or the strategy has, or there
+        are several heads where one was asked for. A fleet that shrank is no refusal here: who has left is what the
+        changes say.
         """
         asked = questions.asked_by(plan)
         try:
             now = self.plan(**asked, accept_shrink=True)
-        except UsageError as error:
+        except (UsageError, ScriptsError) as error:
             changes = (Difference(kind=differences.Kind.GOAL, text=line) for line in str(error).splitlines())
             return None, tuple(changes)
         return now, differences.compare(plan, now)

@@ -88,13 +88,15 @@ class _Loading:
         self._environ = environ
         #: a broken file is not a reason to ask anybody anything; nor are tenants missing that it would have named
         self._is_complete = not validated.broken and not problems
+        #: whoever is no tenant here is none
+        self._names_all = self._is_complete or not (self._file.sources or validated.broken & {"sources", "tenants"})
         self._tenancies = Tenancies(self._file, surroundings, problems)
 
     def load(self) -> Registry:
         """Everything there is; what is wrong is in the problems, and the registry then not to be used."""
         tenants, targets = self._tenants()
         check_conflicts(tenants, targets, self._problems)
-        targets = ordered(tenants, targets, self._problems, complete=self._is_complete)
+        targets = ordered(tenants, targets, self._problems, complete=self._names_all)
         file, identity = self._file, self.identity()
         return Registry(
             path=self._settings.registry,

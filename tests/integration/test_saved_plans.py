@@ -198,6 +198,12 @@ def test_a_new_revision_makes_a_plan_to_head_stale_and_no_other(folder: Path) ->
         assert project.verify(to_r003).digest == to_r003.digest
 
 
+def test_a_second_head_makes_a_plan_to_head_stale(folder: Path) -> None:
+    plan = saved(folder, revision="head")
+    histories.write_revision(folder / "alembic" / "versions", "y004", "r003")
+    assert "there are several heads (r004, y004)" in changes(folder, plan)[0]
+
+
 def test_what_cannot_be_asked_any_more_is_stale_too(folder: Path) -> None:
     plan = saved(folder, tenants=["a", "c"])
     leaves(folder)

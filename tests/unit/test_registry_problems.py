@@ -277,6 +277,13 @@ strategies: {s: {max_failures: x}}
     assert "nobody" not in "".join(problems)  # a source that was not read might know it
 
 
+def test_who_is_no_tenant_is_told_beside_mistakes_elsewhere(folder: Folder) -> None:
+    problems = folder.problems(f"{tenants('a: {url: sqlite:///a.db, after: [nobody]}')}\n{waves('{name: a, siez: 1}')}")
+    assert [problem.split(":")[1] for problem in problems] == ["3", "4"]
+    unread = folder.problems(f"{tenants('a: {url: sqlite:///a.db, after: [nobody]}', 'b: {labls: {}}')}")
+    assert "nobody" not in "".join(unread)
+
+
 def test_a_mistake_that_tenants_inherit_is_told_a_few_times_only(folder: Folder) -> None:
     problems = folder.problems(
         "defaults: {url: 'postgresql://h/d', schema: '{tenant}-{label.x}'}\n"
