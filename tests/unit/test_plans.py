@@ -224,6 +224,7 @@ def test_what_is_no_selection_is_refused(data: dict[str, Any]) -> None:
 def test_the_question_holds_everything_that_a_plan_is_asked_with() -> None:
     keywords = set(inspect.signature(Project.plan).parameters)
     others = {"self", "revision", "command", "tenants", "selector"}  # in the plan, or in the selection
+    others |= {"accept_shrink"}  # about the fleet at that moment, and not about the plan
     assert set(Question.__slots__) == keywords - others
 
 
