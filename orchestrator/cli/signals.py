@@ -37,12 +37,8 @@ def draining(stop: StopSignal, tally: Tally, say: Callable[[str], None]) -> Iter
         stop.request(causes.TERMINATED if number == signal.SIGTERM else causes.INTERRUPTED)
         say(announcement(tally, number, first=first))
 
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
+    with _handled(handle):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -79,6 +75,13 @@ def leaving() -> Iterator[None]:
             signal.signal(each, lambda _number, _frame: None)
         raise KeyboardInterrupt
 
+    with _handled(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handle: Handler) -> Iterator[None]:
+    """Have both signals handled so while the body runs, and then as before."""
     previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield

@@ -314,6 +314,7 @@ tenants:
   night: {profile: at_night}
   own: {window: Sat}
   always: {window: null}
+  ever: {window: []}
 """,
         {"EXTRA": "Sat"},
     )
@@ -322,6 +323,7 @@ tenants:
         "night": ("Mon-Fri 22:00-24:00", "Sat"),
         "own": ("Sat",),
         "always": (),
+        "ever": (),
         "row": ("Sun", "Mon 01:00-02:00"),
         "bare": ("02:00-04:00 UTC",),
     }
